@@ -1,0 +1,102 @@
+"""The engines: one table, and how a folder's engine is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from edgeseq.devices.engines.base import Engine, MissingRuntime
+from edgeseq.errors import InputError, MissingDependency, Unsupported, unknown
+from edgeseq.folder import MODEL_FILES, Folder, open_folder
+from edgeseq.program.graph import JSON_NAME
+
+__all__ = ["ENGINES", "Engine", "EngineKind", "MissingRuntime", "as_folder", "available", "open_engine"]
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One line of the table: the file it runs, where it is opened, and the line that installs it.
+
+    ``automatic`` engines are tried, in the table's order, when no engine is named.
+    """
+
+    file: str
+    module: str
+    opener: str
+    install: str
+    automatic: bool = True
+
+
+_HERE = "edgeseq.devices.engines"
+_TFLITE, _ONNX = MODEL_FILES["tflite"], MODEL_FILES["onnx"]
+
+ENGINES: dict[str, EngineKind] = {
+    "litert": EngineKind(_TFLITE, f"{_HERE}.litert", "open_litert", "pip install ai-edge-litert"),
+    "litert-builtin": EngineKind(
+        _TFLITE, f"{_HERE}.litert", "open_litert_builtin", "pip install ai-edge-litert", automatic=False
+    ),
+    "onnxruntime": EngineKind(_ONNX, f"{_HERE}.ort", "open_onnxruntime", "pip install 'edgeseq[onnx]'"),
+    "tflite-runtime": EngineKind(
+        _TFLITE, f"{_HERE}.litert", "open_tflite_runtime", "pip install 'edgeseq[legacy-tflite]'"
+    ),
+    "numpy": EngineKind(JSON_NAME, f"{_HERE}.numpy_engine", "open_numpy", "pip install edgeseq"),
+}
+
+
+def as_folder(folder: str | Path | Folder) -> Folder:
+    """An opened folder as it is; a path opened, with every file's hash checked."""
+    return folder if isinstance(folder, Folder) else open_folder(folder)
+
+
+def open_engine(folder: str | Path | Folder, name: str | None = None) -> Engine:
+    """The engine of that name, or the first of the automatic ones that the folder has a file for and that constructs.
+
+    Raises:
+        InputError: no such engine, the folder is not exported, or its file cannot be read.
+        MissingDependency: the named engine's runtime is not installed or does not work here.
+        Unsupported: the folder lacks the file that the named engine runs, or the engine cannot run it rightly.
+        GateFailed: the file is not the manifest's model.
+    """
+    folder = as_folder(folder)
+    if name is not None:
+        return _open(folder, name)
+    for candidate in _candidates(folder):
+        try:
+            return _open(folder, candidate)
+        except (MissingDependency, Unsupported):
+            continue  # the next one may be there; every other error is about the model and must be seen
+    raise InputError(f"{folder.path} holds no model that an installed engine runs: run edgeseq export {folder.path}")
+
+
+def available(folder: str | Path | Folder) -> tuple[str, ...]:
+    """The automatic engines that open this folder here, in their order.
+
+    An engine counts when it constructs: an importable runtime may still not work. Raises InputError or GateFailed where a
+    file is not what the manifest says.
+    """
+    folder = as_folder(folder)
+    found = []
+    for name in _candidates(folder):
+        try:
+            _open(folder, name)
+        except (MissingDependency, Unsupported):
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def _candidates(folder: Folder) -> list[str]:
+    return [name for name, kind in ENGINES.items() if kind.automatic and kind.file in folder.manifest.files]
+
+
+def _open(folder: Folder, name: str) -> Engine:
+    kind = ENGINES.get(name)
+    if kind is None:
+        raise unknown("engine", name, ENGINES)
+    if kind.file not in folder.manifest.files:
+        able = [other for other, entry in ENGINES.items() if entry.file in folder.manifest.files]
+        mend = f"engines for what it holds: {', '.join(able)}" if able else f"run edgeseq export {folder.path}"
+        raise Unsupported(f"{folder.path} holds no {kind.file}, which engine {name} runs; {mend}")
+    engine: Engine = getattr(import_module(kind.module), kind.opener)(folder)
+    return engine

@@ -1,0 +1,29 @@
+"""Data: recordings with labels and subjects, from a name or a path, checked before they are trained on.
+
+Imports only the standard library, numpy and msgspec (pyarrow when a Parquet file is read).
+"""
+
+from edgeseq.data.dataset import IGNORED, Dataset, Recording, check
+from edgeseq.data.mapping import Mapping
+from edgeseq.data.npz import read_npz, write_npz
+from edgeseq.data.registry import Facts, datasets, load
+from edgeseq.data.split import Split, default_split, split_by_subject, subject_folds
+from edgeseq.data.tables import read_tables
+
+__all__ = [
+    "IGNORED",
+    "Dataset",
+    "Facts",
+    "Mapping",
+    "Recording",
+    "Split",
+    "check",
+    "datasets",
+    "default_split",
+    "load",
+    "read_npz",
+    "read_tables",
+    "split_by_subject",
+    "subject_folds",
+    "write_npz",
+]

@@ -1,0 +1,131 @@
+"""Splits by subject: nobody is in two parts, so that a score says how the model does on a person it never met.
+
+(Windows of one recording overlap and look alike: a split by window would flatter the model.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeseq.data.dataset import Dataset
+from edgeseq.errors import InputError, unknown
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Three data sets with no subject in common."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+    def subjects(self) -> dict[str, list[str]]:
+        """The subjects of ``train``, ``validation`` and ``test``, each in natural order."""
+        return {
+            "train": list(self.train.subjects),
+            "validation": list(self.validation.subjects),
+            "test": list(self.test.subjects),
+        }
+
+
+def split_by_subject(dataset: Dataset, *, test: Sequence[str], validation: Sequence[str]) -> Split:
+    """Split into the test subjects, the validation subjects, and all others for training.
+
+    Raises InputError for: fewer than three subjects, an unknown subject (with the closest match), a subject in both
+    lists, a part that is empty or has no labelled frame, a label that no training subject has.
+    """
+    subjects = _enough_subjects(dataset)
+    for subject in (*test, *validation):
+        if subject not in subjects:
+            raise unknown(f"subject of {dataset.name}", subject, subjects)
+    both = sorted(set(test) & set(validation))
+    if both:
+        raise InputError(
+            f"{dataset.name}: subject {both[0]!r} is in both test and validation; the score would be of a person the "
+            "model was chosen on. Leave it in one of them."
+        )
+    parts = {
+        "train": [subject for subject in subjects if subject not in {*test, *validation}],
+        "validation": validation,
+        "test": test,
+    }
+    for part, members in parts.items():
+        if not members:
+            raise InputError(
+                f"{dataset.name}: the {part} part has no subject. Give each of train, validation and test at least "
+                f"one of: {', '.join(subjects)}."
+            )
+    split = Split(**{part: dataset.only(members) for part, members in parts.items()})
+    _labels_can_be_learned(dataset, split)
+    return split
+
+
+def subject_folds(dataset: Dataset, k: int = 5) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The ``k`` folds of a cross-validation: (test subjects, validation subjects) of each.
+
+    Test subjects are consecutive in natural order (ten subjects, five folds: 1 2, 3 4, ...) and every subject is
+    tested once; the validation subject is the next one after them, from the last back to the first.
+
+    Raises InputError for fewer than three subjects, or a ``k`` that leaves a fold without test or training subjects.
+    """
+    subjects = _enough_subjects(dataset)
+    count = len(subjects)
+    if not 2 <= k <= count or count - math.ceil(count / k) < 2:
+        fewest = next(n for n in range(2, count + 1) if count - math.ceil(count / n) >= 2)
+        raise InputError(
+            f"{dataset.name}: {k} folds of {count} subjects are not possible. Ask for {fewest} to {count}."
+        )
+    borders = np.cumsum([0, *(count // k + (fold < count % k) for fold in range(k))]).tolist()
+    return [(subjects[first:last], (subjects[last % count],)) for first, last in itertools.pairwise(borders)]
+
+
+def default_split(dataset: Dataset, fold: int = 0, folds: int | None = None) -> Split:
+    """The split by fold ``fold`` (counted from 0) of :func:`subject_folds`.
+
+    ``folds``: how many; without it 5, or one per subject where there are fewer.
+    Raises InputError as :func:`subject_folds` and :func:`split_by_subject` do, and for a fold out of range.
+    """
+    k = min(5, len(dataset.subjects)) if folds is None else folds
+    pairs = subject_folds(dataset, k)
+    if not 0 <= fold < len(pairs):
+        raise InputError(f"{dataset.name}: there is no fold {fold}. Choose one of 0 to {len(pairs) - 1}.")
+    test, validation = pairs[fold]
+    return split_by_subject(dataset, test=test, validation=validation)
+
+
+def _enough_subjects(dataset: Dataset) -> tuple[str, ...]:
+    subjects = dataset.subjects
+    if len(subjects) < 3:
+        raise InputError(
+            f"{dataset.name}: {len(subjects)} subject(s) ({', '.join(subjects)}), and a split by subject needs at "
+            "least 3: one each for training, validation and test. Add recordings of others; or, if the data has them, "
+            "add a subject column or take the subject from the file or folder name (subject_from=file or folder)."
+        )
+    return subjects
+
+
+def _labels_can_be_learned(dataset: Dataset, split: Split) -> None:
+    for part, data in (("validation", split.validation), ("test", split.test)):
+        if not data.label_counts().any():
+            raise InputError(
+                f"{dataset.name}: no frame of the {part} subjects ({', '.join(data.subjects)}) has a label, so nothing "
+                "can be scored. Choose others."
+            )
+    for index, count in enumerate(split.train.label_counts()):
+        if count == 0:
+            label = dataset.labels[index]
+            having = [s for s in dataset.subjects if dataset.only([s]).label_counts()[index]]
+            mend = (
+                f"Only {', '.join(having)} have it: put one of them into training."
+                if having
+                else "No recording has it: remove it from the labels."
+            )
+            raise InputError(
+                f"{dataset.name}: label {label!r} is missing from training (subjects "
+                f"{', '.join(split.train.subjects)}). {mend}"
+            )

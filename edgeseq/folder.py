@@ -1,0 +1,175 @@
+"""The model folder: one folder is one model, at every stage. Stages read a folder and write a new one.
+
+Nothing is edited in place: a stage fills a staging folder beside the target, which takes its name only when it is
+complete, so that an interrupted stage leaves nothing that looks like a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgeseq.errors import InputError
+from edgeseq.manifest import FORMAT_VERSION, Manifest
+
+MANIFEST_NAME = "manifest.json"
+CARD_NAME = "README.md"
+WEIGHTS_NAME = "weights.safetensors"
+GOLDEN_NAME = "golden.npz"
+MODEL_FILES = {"tflite": "model.tflite", "onnx": "model.onnx"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An opened model folder whose files match their hashes."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The path of one of the folder's files.
+
+        Raises:
+            InputError: the folder does not have it.
+        """
+        if name not in self.manifest.files:
+            have = ", ".join(sorted(self.manifest.files))
+            raise InputError(f"{self.path} holds no {name} (it holds {have}): run edgeseq export {self.path}")
+        return self.path / name
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The exported formats that the folder holds."""
+        return tuple(name for name, file in MODEL_FILES.items() if file in self.manifest.files)
+
+    @property
+    def hash(self) -> str:
+        """The hash of the manifest, and so of everything in the folder."""
+        return _sha256(self.path / MANIFEST_NAME)
+
+
+def open_folder(path: str | Path) -> Folder:
+    """Open a model folder and check every file against its hash.
+
+    Raises:
+        InputError: not a model folder, a newer format, or a file that is missing or was changed.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; a model folder is what edgeseq train writes")
+    try:
+        raw = (path / MANIFEST_NAME).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} is not a model folder: it has no {MANIFEST_NAME}") from None
+    manifest = _decode(path, raw)
+    for name, expected in manifest.files.items():
+        file = path / name
+        if Path(name).name != name:
+            raise InputError(f"{path / MANIFEST_NAME} names the file {name!r}, which is not in the folder")
+        if not file.is_file():
+            raise InputError(f"{path} is incomplete: {name} is missing")
+        if _sha256(file) != expected:
+            raise InputError(f"{file} was changed after it was written: its sha256 is not the manifest's; make it anew")
+    return Folder(path, manifest)
+
+
+def _decode(path: Path, raw: bytes) -> Manifest:
+    class Version(msgspec.Struct):
+        format: int
+
+    try:
+        version = msgspec.json.decode(raw, type=Version).format
+        if version > FORMAT_VERSION:
+            raise InputError(
+                f"{path / MANIFEST_NAME} has format {version}, this edgeseq reads {FORMAT_VERSION}: upgrade edgeseq"
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{path / MANIFEST_NAME} cannot be read: {error}") from None
+
+
+@contextmanager
+def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A staging folder to fill and :func:`seal`; it becomes ``out`` when the block ends without an error.
+
+    Raises:
+        InputError: ``out`` exists (and ``overwrite`` is not set, or it is not a model folder), or cannot be written.
+    """
+    out = Path(out)
+    check_target(out, overwrite=overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from None
+    staging.chmod(0o755)
+    try:
+        yield staging
+        if out.exists():
+            shutil.rmtree(out)
+        staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_target(out: Path, *, overwrite: bool) -> None:
+    """Refuse a target that exists; with ``overwrite`` only one that is not a model folder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists: name another folder with --out, or pass --overwrite")
+    if not (out / MANIFEST_NAME).is_file():
+        raise InputError(f"{out} exists and is not a model folder, so it is not overwritten: name another one")
+
+
+def seal(staging: Path, manifest: Manifest) -> Manifest:
+    """Write the model card and the manifest with the hash of every other file; returns the manifest as written."""
+    names = sorted(file.name for file in staging.iterdir() if file.name not in (MANIFEST_NAME, CARD_NAME))
+    sealed = msgspec.structs.replace(manifest, files={name: _sha256(staging / name) for name in names})
+    (staging / CARD_NAME).write_text(card(sealed), encoding="utf-8")
+    (staging / MANIFEST_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
+    return sealed
+
+
+def card(manifest: Manifest) -> str:
+    """The model card, in Markdown."""
+    source = manifest.input
+    channels = ", ".join(f"{channel.name} ({channel.unit})" for channel in source.channels)
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"A `{manifest.family}` model that reads {channels} at {source.rate:g} Hz and answers at every "
+        f"{'frame' if manifest.task == 'frame' else 'segment'}: {', '.join(manifest.labels)}.",
+        "",
+        f"Weights {manifest.precision.weights}, state {manifest.precision.state} "
+        f"({manifest.state_size} values). Feed raw units: the normalization is inside the model. "
+        f"Reset the state {manifest.reset}.",
+        "",
+    ]
+    if manifest.metrics:
+        lines += ["| metric | value |", "|---|---|"]
+        lines += [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in manifest.metrics.items()] + [""]
+    if manifest.split:
+        lines += ["| part | subjects |", "|---|---|"]
+        lines += [f"| {part} | {', '.join(subjects)} |" for part, subjects in manifest.split.items()] + [""]
+    if manifest.proof:
+        lines += ["| proof | frames | error | allowed | same answer |", "|---|---|---|---|---|"]
+        for link in manifest.proof:
+            same = "" if link.agreement is None else f"{100 * link.agreement:.2f} %"
+            lines.append(f"| {link.name} | {link.frames} | {link.error:.1e} | {link.tolerance:.0e} | {same} |")
+        lines.append("")
+    lines += ["Made by: " + " → ".join(stage.verb for stage in manifest.lineage) + ".", ""]
+    lines += ["```python", "import edgeseq", "", f'session = edgeseq.Session("{manifest.name}")']
+    lines += [f"logits = session.step(frame)  # {len(source.channels)} values", "```", ""]
+    return "\n".join(lines)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,135 @@
+"""What a model folder says of itself: the structure of manifest.json."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+FORMAT_VERSION = 1
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """One input channel: its name (``ax`` is the acceleration along the watch's x axis) and unit."""
+
+    name: str
+    unit: str
+
+
+class Normalization(msgspec.Struct, frozen=True):
+    """Mean and standard deviation per channel over the training subjects. They are inside the model: feed raw units."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Input(msgspec.Struct, frozen=True):
+    """What the model reads. ``rate`` is in Hz; a step takes ``samples_per_step`` samples and answers once.
+
+    ``look_ahead`` is in steps: the answer of call t belongs to step t - look_ahead.
+    """
+
+    channels: tuple[Channel, ...]
+    rate: float
+    normalization: Normalization
+    samples_per_step: int = 1
+    look_ahead: int = 0
+
+    @property
+    def step_rate(self) -> float:
+        """Steps per second."""
+        return self.rate / self.samples_per_step
+
+
+class StateEntry(msgspec.Struct, frozen=True):
+    """Where a named state lies in the packed state tensor of a file, and the value that all its elements start from."""
+
+    name: str
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    initial: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """How logits become an answer.
+
+    ``smoothing`` is the time constant in seconds of an exponential average over the probabilities (0: none). The answer
+    changes only to a label whose probability exceeds ``enter``, and not before ``dwell`` seconds after the last change.
+    With no label above ``unknown``, the answer is "unknown".
+    """
+
+    smoothing: float = 0.0
+    enter: float = 0.0
+    dwell: float = 0.0
+    unknown: float = 0.0
+
+
+class Precision(msgspec.Struct, frozen=True):
+    """Number formats of weights, activations and carried state."""
+
+    weights: str = "float32"
+    activations: str = "float32"
+    state: str = "float32"
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """One stage of the lineage: the verb, its arguments, and what it was run on."""
+
+    verb: str
+    arguments: dict[str, Any]
+    versions: dict[str, str]
+    seed: int | None = None
+    data: str | None = None
+    data_fingerprint: str | None = None
+    parent: str | None = None
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One link of the proof: two forms of the model, how far apart they were, and what was allowed.
+
+    ``error`` and ``tolerance`` are relative to max(1, largest reference value); ``agreement`` is the share of frames
+    with the same argmax, where the link runs freely with its own carried state.
+    """
+
+    name: str
+    frames: int
+    error: float
+    tolerance: float
+    passed: bool
+    agreement: float | None = None
+    slope: float | None = None
+    note: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """manifest.json of a model folder."""
+
+    format: int = FORMAT_VERSION
+    name: str
+    family: str
+    arguments: dict[str, Any]
+    task: str
+    labels: tuple[str, ...]
+    ignored_label: int = -1
+    input: Input
+    states: tuple[StateEntry, ...]
+    decision: Decision = Decision()
+    reset: str = "at the start of a recording, and after a gap in the samples; never on a timer"
+    precision: Precision = Precision()
+    split: dict[str, tuple[str, ...]] = {}
+    metrics: dict[str, float] = {}
+    proof: tuple[Link, ...] = ()
+    lineage: tuple[Stage, ...] = ()
+    files: dict[str, str] = {}
+
+    @property
+    def state_size(self) -> int:
+        """Number of elements of the packed state."""
+        return sum(entry.size for entry in self.states)

@@ -1,0 +1,1 @@
+"""Streaming models: the contract, the families, and their weights on disk."""

@@ -1,0 +1,74 @@
+"""The contract of a streaming model, which everything else relies on.
+
+Shape letters: B batch, T frames, C input channels, K outputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+class StreamingModel(nn.Module, ABC):
+    """A model that reads one frame at a time and carries an explicit state.
+
+    In eval mode, for any split of ``x`` into chunks, ``forward`` over the chunks with the state carried equals one
+    ``forward``, and equals the loop of ``step``. Nothing is hidden in attributes: the state dict is all that a stream
+    carries. Each entry has the batch as its first axis and a dotted name.
+
+    Raw physical units go in: the normalization of the training subjects is part of the model.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.output_size = output_size
+        self.look_ahead = 0
+        self.register_buffer("input_mean", torch.zeros(input_size))
+        self.register_buffer("input_scale", torch.ones(input_size))
+
+    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Standardize inputs with these statistics of the training subjects, per channel and in the input's units."""
+        self.input_mean.copy_(torch.as_tensor(mean))
+        self.input_scale.copy_(1 / torch.as_tensor(std))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Standardize ``x (..., C)``."""
+        return (x - self.input_mean) * self.input_scale
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> State:
+        """The state of ``batch`` streams that have not seen a frame, in the model's dtype and on its device."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One frame: ``x (B, C)`` and the carried state to ``y (B, K)`` and the next state. Exact, and in place of nothing."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Many frames at once: ``x (B, T, C)`` to ``y (B, T, K)`` and the state after the last frame.
+
+        Parallel over time where the mathematics allow it; from the initial state if none is given.
+        """
+
+    def run_steps(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """What ``forward`` computes, by the loop of ``step``: the reference for it."""
+        state = self.initial_state(x.shape[0]) if state is None else state
+        answers = []
+        for t in range(x.shape[1]):
+            y, state = self.step(x[:, t], state)
+            answers.append(y)
+        return torch.stack(answers, 1), state
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained numbers; constants such as the LMU's A and B are not counted."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,39 @@
+"""A model's weights on disk: safetensors, never a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from edgeseq.errors import InputError
+from edgeseq.folder import WEIGHTS_NAME, Folder
+from edgeseq.models.contract import StreamingModel
+from edgeseq.models.registry import build
+
+
+def save_weights(model: StreamingModel, folder: Path) -> None:
+    """Write the model's parameters and buffers as weights.safetensors."""
+    save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS_NAME)
+
+
+def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
+    """The trained model of a folder, in eval mode.
+
+    Raises:
+        InputError: the weights are missing or do not fit the family's arguments.
+    """
+    manifest = folder.manifest
+    path = folder.file(WEIGHTS_NAME)
+    model = build(
+        manifest.family, len(manifest.input.channels), len(manifest.labels), dict(manifest.arguments), trust=trust
+    )
+    try:
+        model.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} does not hold the weights of a {manifest.family} as the manifest has it: {error}"
+        ) from error
+    model.eval()
+    return model

@@ -1,0 +1,226 @@
+"""The step program: one step of a streaming model, as data.
+
+A program is a list of nodes in single-assignment form. Each node applies one operator of the closed set in
+:mod:`edgeseq.program.operators` to values that already exist and gives one new value a name. Values are the input
+frame ``x``, the states as they were before the step, constants, and the results of earlier nodes. One value is the
+answer ``y``; each state names the value that it becomes.
+
+On disk a program is ``step.json`` (this structure) and ``step.safetensors`` (its constants). Everything behind
+training reads the program and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseq.errors import InputError
+
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+Attribute = bool | int | float | str | list[int]
+
+FORMAT_VERSION = 1
+JSON_NAME = "step.json"
+CONSTANTS_NAME = "step.safetensors"
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A named tensor: its shape (the leading 1 is the batch) and numpy dtype name."""
+
+    name: str
+    shape: Shape
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+class Node(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``output = operator(inputs, attributes)``; ``origin`` is the module of the model it was captured from."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    output: Value
+    attributes: dict[str, Attribute] = {}
+    origin: str = ""
+
+
+class State(msgspec.Struct, frozen=True):
+    """A state: ``before`` is its value at the start of a step, ``after`` the name of the value it becomes."""
+
+    before: Value
+    after: str
+
+    @property
+    def name(self) -> str:
+        """The state's dotted name."""
+        return self.before.name
+
+
+class _StepFile(msgspec.Struct):
+    """The content of step.json."""
+
+    version: int
+    x: Value
+    y: str
+    states: tuple[State, ...]
+    nodes: tuple[Node, ...]
+    constants: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """One step of a model: ``x (1, C)`` and the states in, ``y (1, K)`` and the next states out."""
+
+    x: Value
+    y: str
+    states: tuple[State, ...]
+    nodes: tuple[Node, ...]
+    constants: dict[str, Array] = field(repr=False)
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """Every value of the program by name."""
+        found = {self.x.name: self.x}
+        found.update((state.name, state.before) for state in self.states)
+        found.update((name, Value(name, array.shape, str(array.dtype))) for name, array in self.constants.items())
+        found.update((node.output.name, node.output) for node in self.nodes)
+        return found
+
+    @property
+    def state_size(self) -> int:
+        """Number of state elements of one stream."""
+        return sum(state.before.size for state in self.states)
+
+    def check(self) -> Program:
+        """Refuse a program that is not in single-assignment form or whose shapes do not follow; return it otherwise.
+
+        Raises:
+            InputError: naming the node and what is wrong with it.
+        """
+        from edgeseq.program.operators import operator
+
+        known = {self.x.name: self.x}
+        known.update((state.name, state.before) for state in self.states)
+        known.update((name, Value(name, array.shape, str(array.dtype))) for name, array in self.constants.items())
+        if len(known) != 1 + len(self.states) + len(self.constants):
+            raise InputError("step program: an input, a state and a constant share a name")
+        for node in self.nodes:
+            where = f"step program: node {node.output.name!r} ({node.operator})"
+            if node.output.name in known:
+                raise InputError(f"{where} assigns a name that is already taken")
+            missing = [name for name in node.inputs if name not in known]
+            if missing:
+                raise InputError(f"{where} reads {missing[0]!r}, which no earlier node gives")
+            shape, dtype = operator(node.operator).infer([known[name] for name in node.inputs], node.attributes)
+            if (shape, dtype) != (node.output.shape, node.output.dtype):
+                raise InputError(
+                    f"{where} says its result is {node.output.dtype}{list(node.output.shape)}, "
+                    f"but the operator gives {dtype}{list(shape)}"
+                )
+            known[node.output.name] = node.output
+        for state in self.states:
+            if state.after not in known or known[state.after].shape != state.before.shape:
+                raise InputError(f"step program: state {state.name!r} does not become a value of its own shape")
+        if self.y not in known:
+            raise InputError(f"step program: the answer {self.y!r} is not a value of it")
+        return self
+
+    def write(self, folder: Path) -> None:
+        """Write step.json and step.safetensors into ``folder``; equal programs give equal bytes."""
+        from safetensors.numpy import save_file
+
+        constants = tuple(Value(name, array.shape, str(array.dtype)) for name, array in self.constants.items())
+        document = _StepFile(FORMAT_VERSION, self.x, self.y, self.states, self.nodes, constants)
+        (folder / JSON_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+        save_file({name: np.ascontiguousarray(a) for name, a in self.constants.items()}, folder / CONSTANTS_NAME)
+
+    @classmethod
+    def read(cls, folder: Path) -> Program:
+        """Read and check the program of a model folder.
+
+        Raises:
+            InputError: a file is missing, damaged, or of a newer format.
+        """
+        from safetensors.numpy import load_file
+
+        try:
+            document = msgspec.json.decode((folder / JSON_NAME).read_bytes(), type=_StepFile)
+            stored = load_file(folder / CONSTANTS_NAME)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder} holds no step program ({Path(error.filename).name} is missing): run edgeseq export"
+            ) from None
+        except Exception as error:  # safetensors raises its own type, which has no public base
+            raise InputError(f"{folder}: the step program cannot be read: {error}") from error
+        if document.version != FORMAT_VERSION:
+            raise InputError(
+                f"{folder / JSON_NAME} has format version {document.version}; this edgeseq reads {FORMAT_VERSION}"
+            )
+        constants = {}
+        for value in document.constants:
+            array = stored.get(value.name)
+            if array is None or array.shape != value.shape or str(array.dtype) != value.dtype:
+                raise InputError(f"{folder / CONSTANTS_NAME}: constant {value.name!r} is missing or of another shape")
+            constants[value.name] = array
+        return cls(document.x, document.y, document.states, document.nodes, constants).check()
+
+
+class Builder:
+    """Grows a program node by node; shapes and types come from the operators."""
+
+    def __init__(self, x: Value, states: list[Value]) -> None:
+        self.x = x
+        self.states = states
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Array] = {}
+        self.values: dict[str, Value] = {value.name: value for value in [x, *states]}
+        self.origin = ""
+
+    def constant(self, name: str, array: Array) -> str:
+        """Add a constant and return its name: an equal one of the same name is shared, another gets a number."""
+        unique, number = name, 0
+        while unique in self.values:
+            held = self.constants.get(unique)
+            if held is not None and held.dtype == array.dtype and np.array_equal(held, array):
+                return unique
+            number += 1
+            unique = f"{name}.{number}"
+        self.constants[unique] = array
+        self.values[unique] = Value(unique, array.shape, str(array.dtype))
+        return unique
+
+    def add(self, name: str, *inputs: str, **attributes: Attribute) -> str:
+        """Append ``operator(inputs)`` and return the name of its result."""
+        from edgeseq.program.operators import operator
+
+        shape, dtype = operator(name).infer([self.values[value] for value in inputs], attributes)
+        output = Value(f"{name}_{len(self.nodes)}", shape, dtype)
+        self.nodes.append(Node(name, inputs, output, attributes, self.origin))
+        self.values[output.name] = output
+        return output.name
+
+    def finish(self, y: str, after: dict[str, str]) -> Program:
+        """The program: only what the answer and the states need is kept."""
+        needed = {y, *after.values()}
+        kept = []
+        for node in reversed(self.nodes):
+            if node.output.name in needed:
+                kept.append(node)
+                needed.update(node.inputs)
+        constants = {name: array for name, array in self.constants.items() if name in needed}
+        states = tuple(State(value, after[value.name]) for value in self.states)
+        return Program(self.x, y, states, tuple(reversed(kept)), constants).check()
+
+
+def with_nodes(program: Program, nodes: list[Node], **changes: Any) -> Program:
+    """The same program with other nodes (and other fields), checked."""
+    return replace(program, nodes=tuple(nodes), **changes).check()

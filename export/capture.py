@@ -1,0 +1,152 @@
+"""Capture: from the step form, a torch module, to the step program.
+
+``torch.export`` with its empty decomposition table gives a flat graph in which linear maps, normalizations and
+activations stay whole. Names of inputs, states and outputs come from the structure that was passed in and returned,
+never from the graph. Whatever depends on constants alone is computed here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from edgeseq.errors import GateFailed, InputError, Unsupported
+from edgeseq.export.aten import RULES, Refused
+from edgeseq.export.lower import StepForm
+from edgeseq.program import Builder, Program, Value, interpret
+
+CHECK_TOLERANCE = 1e-5
+_DROPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
+
+
+def capture(form: StepForm, input_size: int) -> Program:
+    """The program of one step of ``form``, checked against it on random distinct states.
+
+    Raises:
+        Unsupported: naming the operator outside the set and the module it came from.
+        GateFailed: program and module do not agree.
+    """
+    x, state = _example(form, input_size, seed=0)
+    exported = _export(form, x, state)
+    signature = exported.graph_signature
+    if signature.user_inputs_to_mutate or signature.buffers_to_mutate:
+        what = [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]
+        raise Unsupported(
+            f"the step changes {what[0]!r} in place; a step must return its next state and change nothing"
+        )
+    (in_x, in_state), _ = pytree.tree_unflatten(list(signature.user_inputs), exported.call_spec.in_spec)
+    out_y, out_state = pytree.tree_unflatten(list(signature.user_outputs), exported.call_spec.out_spec)
+    if list(out_state) != list(in_state):
+        raise Unsupported(
+            f"the step is given states {list(in_state)} and returns {list(out_state)}; they must be the same"
+        )
+    builder = Builder(Value("x", (1, input_size)), [Value(name, tuple(state[name].shape)) for name in in_state])
+    names: dict[str, Any] = {in_x: "x", **{graph_name: name for name, graph_name in in_state.items()}}
+    _translate(exported, builder, names)
+    program = builder.finish(names[out_y], {name: names[graph_name] for name, graph_name in out_state.items()})
+    _check(program, form, input_size)
+    return program
+
+
+def _example(form: StepForm, input_size: int, seed: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Distinct tensors: export merges one tensor given twice into a single input without a word."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, input_size, generator=generator)
+    return x, {name: torch.randn(v.shape, generator=generator) for name, v in form.initial_state().items()}
+
+
+def _export(form: nn.Module, x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.export.ExportedProgram:
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs and warns of it
+            return torch.export.export(form, (x, state), strict=False).run_decompositions({})
+    except Exception as error:  # torch.export raises many types, none of them public
+        raise Unsupported(
+            f"the step cannot be captured: {str(error).strip().splitlines()[0]}. A step may not branch on data, "
+            "and takes and returns tensors only"
+        ) from error
+
+
+def _translate(exported: torch.export.ExportedProgram, builder: Builder, names: dict[str, Any]) -> None:
+    tensors: dict[str, torch.Tensor] = {}  # what is known now: weights, buffers, and what follows from them alone
+    signature = exported.graph_signature
+    stored = {**exported.state_dict, **exported.constants}
+    for held in (
+        signature.inputs_to_parameters,
+        signature.inputs_to_buffers,
+        signature.inputs_to_lifted_tensor_constants,
+    ):
+        for graph_name, target in held.items():
+            tensors[graph_name] = stored[target].detach()
+            names[graph_name] = _Constant(target.removeprefix("model."))
+    for node in exported.graph.nodes:
+        if node.op != "call_function" or any(part in str(node.target) for part in _DROPPED):
+            continue
+        builder.origin = _origin(node)
+        if all(name in tensors for name in (n.name for n in node.all_input_nodes)):
+            tensors[node.name] = _compute(node, tensors)
+            first = next((names[n.name] for n in node.all_input_nodes), node.name)
+            names[node.name] = _Constant(f"{first}.{node.name}")
+        elif node.target.__name__ == "getitem":
+            names[node.name] = names[node.args[0].name][node.args[1]]
+        else:
+            names[node.name] = _apply(node, builder, names, tensors)
+
+
+class _Constant(str):
+    """The name of a tensor that is known, and becomes a constant of the program where a rule uses it."""
+
+    __slots__ = ()
+
+
+def _compute(node: torch.fx.Node, tensors: dict[str, torch.Tensor]) -> Any:
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: tensors[n.name])
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _apply(node: torch.fx.Node, builder: Builder, names: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    target = node.target
+    operator = target.__name__.split(".")[0] if callable(target) else str(target)
+    rule = RULES.get(operator) if getattr(target, "namespace", "") == "aten" else None
+    where = f"operator {operator!r} of module {builder.origin or 'the model'!r}"
+    if rule is None:
+        raise Unsupported(f"{where} is not in the step program's set; write it with the operators of docs/operators.md")
+
+    def value(n: torch.fx.Node) -> Any:
+        name = names[n.name]
+        if not isinstance(name, _Constant):
+            return name
+        tensor = tensors[n.name]
+        return builder.constant(str(name), tensor.to(torch.float32).numpy().copy())
+
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value)
+    try:
+        return rule(builder, *args, **kwargs)
+    except (Refused, InputError) as error:
+        raise Unsupported(f"{where} cannot be said in the step program: {error}") from error
+
+
+def _origin(node: torch.fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    path = [entry[0] for entry in stack.values()]
+    return path[-1].removeprefix("model.").removeprefix("model") if path else ""
+
+
+def _check(program: Program, form: StepForm, input_size: int) -> None:
+    step = interpret(program)
+    for seed in range(1, 4):
+        x, state = _example(form, input_size, seed)
+        with torch.no_grad():
+            y, following = form(x.clone(), {name: tensor.clone() for name, tensor in state.items()})
+        got_y, got = step(x.numpy(), {name: tensor.numpy() for name, tensor in state.items()})
+        pairs = {"the answer": (y, got_y), **{f"state {name!r}": (following[name], got[name]) for name in following}}
+        for what, (expected, found) in pairs.items():
+            reference = expected.numpy()
+            error = np.abs(found - reference).max() / max(1.0, np.abs(reference).max())
+            if not error <= CHECK_TOLERANCE:
+                raise GateFailed(f"capture: {what} of the step program is {error:.1e} from the module's")

@@ -1,0 +1,71 @@
+"""One packed state tensor: the form in which files carry their states."""
+
+from __future__ import annotations
+
+from edgeseq.errors import Unsupported
+from edgeseq.manifest import StateEntry
+from edgeseq.program import Builder, Node, Program, State, Value
+
+STATE, NEXT_STATE, ANSWER = "state", "next_state", "y"
+
+
+def layout(program: Program, initial: dict[str, float] | None = None) -> tuple[StateEntry, ...]:
+    """Where each state of the program lies in the packed tensor, in the program's order."""
+    entries, offset = [], 0
+    for state in program.states:
+        value = state.before
+        start = 0.0 if initial is None else initial[value.name]
+        entries.append(StateEntry(value.name, value.dtype, offset, value.shape, start))
+        offset += value.size
+    return tuple(entries)
+
+
+def pack_states(program: Program) -> Program:
+    """The same step with one state ``state (1, S)`` in, sliced into the named ones, and one out, concatenated.
+
+    Every output of the result is made by a node of its own, as both file formats need: ONNX cannot pass an input through,
+    and neither can give one tensor two meanings.
+
+    Raises:
+        Unsupported: the program carries no state.
+    """
+    if not program.states:
+        raise Unsupported("the model carries no state from step to step: there is nothing to stream")
+    packed = Value(STATE, (1, program.state_size))
+    builder = Builder(program.x, [packed])
+    for name, array in program.constants.items():
+        builder.constant(name, array)
+    builder.origin = "state"
+    renamed: dict[str, str] = {}
+    for entry in layout(program):
+        part = STATE
+        if len(program.states) > 1:
+            part = builder.add("slice", STATE, axis=1, start=entry.offset, stop=entry.offset + entry.size)
+        renamed[entry.name] = builder.add("reshape", part, shape=list(entry.shape)) if len(entry.shape) != 2 else part
+    for node in program.nodes:
+        _copy(builder, node, renamed)
+    builder.origin = "state"
+    after = [renamed.get(state.after, state.after) for state in program.states]
+    flat = [
+        name
+        if builder.values[name].shape == (1, state.before.size)
+        else builder.add("reshape", name, shape=[1, state.before.size])
+        for name, state in zip(after, program.states, strict=True)
+    ]
+    y = renamed.get(program.y, program.y)
+    made = {node.output.name for node in builder.nodes}
+    following = builder.add("concat", *flat, axis=1) if len(flat) > 1 else flat[0]
+    if following not in made and len(flat) == 1:
+        following = builder.add("reshape", following, shape=[1, program.state_size])
+    if y not in made or y == following:
+        y = builder.add("reshape", y, shape=list(builder.values[y].shape))
+    return builder.finish(y, {STATE: following})
+
+
+def _copy(builder: Builder, node: Node, renamed: dict[str, str]) -> None:
+    builder.origin = node.origin
+    inputs = [renamed.get(name, name) for name in node.inputs]
+    renamed[node.output.name] = builder.add(node.operator, *inputs, **node.attributes)
+
+
+__all__ = ["ANSWER", "NEXT_STATE", "STATE", "State", "layout", "pack_states"]

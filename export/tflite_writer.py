@@ -1,0 +1,157 @@
+"""The step program as a TFLite file: builtin operators only, one signature ``step``: ``x, state -> y, next_state``.
+
+Written with the schema's own classes. What the format asks for, and does not always refuse when it is missing:
+buffer 0 is the empty one and belongs to every activation; data vectors start at multiples of 16 bytes; operator
+versions are the lowest that mean what we mean, so that older runtimes read the file too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseq.errors import MissingDependency
+from edgeseq.export.pack import ANSWER, NEXT_STATE, pack_states
+from edgeseq.program import Program, operator
+from edgeseq.program.graph import Array, Shape, Value
+
+SIGNATURE = "step"
+_FILE_IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16
+_TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}  # schema: TensorType
+
+
+class _Graph:
+    """Collects tensors and operators in the schema's object form; handles are tensor indices."""
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.tensors: list[Any] = []
+        self.buffers: list[Any] = [schema.BufferT()]
+        self.operators: list[Any] = []
+        self.codes: list[Any] = []
+        self._code_index: dict[tuple[int, int], int] = {}
+        self._shared: dict[tuple[str, Shape, bytes], int] = {}
+
+    def tensor(self, name: str, shape: Shape, dtype: str, buffer: int = 0) -> int:
+        tensor = self.schema.TensorT()
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), _TYPES[dtype], buffer
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def constant(self, array: Array, name: str = "") -> int:
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._shared:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(key[2], np.uint8)
+            self.buffers.append(buffer)
+            label = name or f"const_{len(self._shared)}"
+            self._shared[key] = self.tensor(label, array.shape, str(array.dtype), len(self.buffers) - 1)
+        return self._shared[key]
+
+    def add(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        shape: Shape,
+        *,
+        dtype: str = "float32",
+        options: str = "",
+        version: int = 1,
+        **fields: Any,
+    ) -> int:
+        entry = self.schema.OperatorT()
+        entry.opcodeIndex = self._code(getattr(self.schema.BuiltinOperator, kind), version)
+        output = self.tensor(f"{kind.lower()}_{len(self.operators)}", shape, dtype)
+        entry.inputs, entry.outputs = list(inputs), [output]
+        if options:
+            entry.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
+            entry.builtinOptions = getattr(self.schema, f"{options}T")()
+            for field, value in fields.items():
+                if not hasattr(entry.builtinOptions, field):
+                    raise AttributeError(f"{options} has no field {field}")
+                setattr(entry.builtinOptions, field, value)
+        self.operators.append(entry)
+        return output
+
+    def shape(self, handle: int) -> Shape:
+        return tuple(self.tensors[handle].shape)
+
+    def _code(self, builtin: int, version: int) -> int:
+        if (builtin, version) not in self._code_index:
+            code = self.schema.OperatorCodeT()
+            code.builtinCode, code.version = builtin, version
+            code.deprecatedBuiltinCode = min(builtin, 127)  # what readers from before 2020 look at
+            self.codes.append(code)
+            self._code_index[builtin, version] = len(self.codes) - 1
+        return self._code_index[builtin, version]
+
+
+def write_tflite(program: Program, path: Path, *, name: str = "edgeseq") -> None:
+    """Write ``program`` (with its states by name) to ``path``; equal programs give equal bytes.
+
+    Raises:
+        MissingDependency: ai-edge-litert or flatbuffers is not installed.
+        Unsupported: the program has no state.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError:
+        raise MissingDependency("ai-edge-litert with flatbuffers", "train", "writing TFLite") from None
+    packed = pack_states(program)
+    state = packed.states[0]
+    graph = _Graph(schema)
+
+    def declare(value: Value) -> int:
+        return graph.tensor(value.name, value.shape, value.dtype)
+
+    handles = {packed.x.name: declare(packed.x), state.name: declare(state.before)}
+    inputs = dict(handles)
+    handles.update((key, graph.constant(array, key)) for key, array in packed.constants.items())
+    for node in packed.nodes:
+        handle = operator(node.operator).tflite(
+            graph, [handles[n] for n in node.inputs], node.attributes, node.output.shape
+        )
+        handles[node.output.name] = handle
+    outputs = {ANSWER: handles[packed.y], NEXT_STATE: handles[state.after]}
+    for public, index in outputs.items():
+        graph.tensors[index].name = public
+    path.write_bytes(_serialize(schema, graph, inputs, outputs, name))
+
+
+def _serialize(schema: Any, graph: _Graph, inputs: dict[str, int], outputs: dict[str, int], name: str) -> bytes:
+    subgraph = schema.SubGraphT()
+    subgraph.name, subgraph.tensors, subgraph.operators = "main", graph.tensors, graph.operators
+    subgraph.inputs, subgraph.outputs = list(inputs.values()), list(outputs.values())
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+    signature.inputs = [_tensor_map(schema, *item) for item in inputs.items()]
+    signature.outputs = [_tensor_map(schema, *item) for item in outputs.items()]
+    model = schema.ModelT()
+    model.version, model.description = 3, name
+    model.operatorCodes, model.subgraphs, model.buffers = graph.codes, [subgraph], graph.buffers
+    model.signatureDefs = [signature]
+    builder = _aligned_builder()
+    builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _aligned_builder() -> Any:
+    import flatbuffers
+
+    class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+        """Starts vectors of bytes, which are the stored tensors, at multiples of 16; the generated code asks for 1."""
+
+        def StartVector(self, elem_size: int, count: int, alignment: int) -> Any:  # noqa: N802 (the library's name)
+            return super().StartVector(elem_size, count, _ALIGNMENT if elem_size == 1 else alignment)
+
+    return AlignedBuilder(1024)
+
+
+def _tensor_map(schema: Any, name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    return entry
