@@ -1,0 +1,1 @@
+"""Step program in, answers and numbers out: engines, sessions, proof, streams and benchmarks. No torch here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -133,3 +134,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def state_size(self) -> int:
         """Number of elements of the packed state."""
         return sum(entry.size for entry in self.states)
+
+
+def state_table(states: Iterable[tuple[str, Sequence[int], float]]) -> tuple[StateEntry, ...]:
+    """The packed layout of float32 states, given as (name, shape, initial value) in order."""
+    entries: list[StateEntry] = []
+    offset = 0
+    for name, shape, initial in states:
+        entries.append(StateEntry(name, "float32", offset, tuple(shape), initial))
+        offset += entries[-1].size
+    return tuple(entries)

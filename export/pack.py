@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from edgeseq.errors import Unsupported
-from edgeseq.manifest import StateEntry
+from edgeseq.manifest import StateEntry, state_table
 from edgeseq.program import Builder, Node, Program, State, Value
 
 STATE, NEXT_STATE, ANSWER = "state", "next_state", "y"
 
 
-def layout(program: Program, initial: dict[str, float] | None = None) -> tuple[StateEntry, ...]:
+def layout(program: Program) -> tuple[StateEntry, ...]:
     """Where each state of the program lies in the packed tensor, in the program's order."""
-    entries, offset = [], 0
-    for state in program.states:
-        value = state.before
-        start = 0.0 if initial is None else initial[value.name]
-        entries.append(StateEntry(value.name, value.dtype, offset, value.shape, start))
-        offset += value.size
-    return tuple(entries)
+    return state_table((state.name, state.before.shape, 0.0) for state in program.states)
 
 
 def pack_states(program: Program) -> Program:
     """The same step with one state ``state (1, S)`` in, sliced into the named ones, and one out, concatenated.
 
-    Every output of the result is made by a node of its own, as both file formats need: ONNX cannot pass an input through,
-    and neither can give one tensor two meanings.
+    Every output of the result is made by a node of its own, as the formats need: ONNX cannot pass an input through, and
+    neither can give one tensor two meanings.
 
     Raises:
         Unsupported: the program carries no state.

@@ -145,7 +145,7 @@ def _aligned_builder() -> Any:
     class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
         """Starts vectors of bytes, which are the stored tensors, at multiples of 16; the generated code asks for 1."""
 
-        def StartVector(self, elem_size: int, count: int, alignment: int) -> Any:  # noqa: N802 (the library's name)
+        def StartVector(self, elem_size: int, count: int, alignment: int) -> Any:
             return super().StartVector(elem_size, count, _ALIGNMENT if elem_size == 1 else alignment)
 
     return AlignedBuilder(1024)

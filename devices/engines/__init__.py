@@ -72,8 +72,10 @@ def open_engine(folder: str | Path | Folder, name: str | None = None) -> Engine:
 def available(folder: str | Path | Folder) -> tuple[str, ...]:
     """The automatic engines that open this folder here, in their order.
 
-    An engine counts when it constructs: an importable runtime may still not work. Raises InputError or GateFailed where a
-    file is not what the manifest says.
+    An engine counts when it constructs: an importable runtime may still not work.
+
+    Raises:
+        InputError, GateFailed: a file cannot be read, or is not what the manifest says.
     """
     folder = as_folder(folder)
     found = []

@@ -37,9 +37,9 @@ class MissingRuntime(MissingDependency):
 class Engine:
     """One loaded model with its carried state.
 
-    ``step`` takes a frame (C,) or (1, C) and returns logits (K,), which the next call may overwrite; a float32 array (C,)
-    is the fastest. It raises InputError for any other shape and looks at nothing else. ``get_state`` returns a copy (S,);
-    ``set_state`` takes (S,). ``facts`` says which runtime, version and number of threads.
+    ``step`` takes a frame (C,) or (1, C) and returns logits (K,), which the next call may overwrite; a float32 array
+    (C,) is the fastest. It raises InputError for any other shape and looks at nothing else. ``get_state`` returns a copy
+    (S,); ``set_state`` takes (S,). ``facts`` says which runtime, version and number of threads.
     """
 
     name: str
@@ -68,7 +68,8 @@ def check_tensors(file: Path, manifest: Manifest, found: Mapping[str, tuple[str,
     """
     for name, shape in expected_shapes(manifest).items():
         if name not in found:
-            raise GateFailed(f"{file} has no tensor {name!r} (it has {', '.join(sorted(found))}): export the model anew")
+            have = ", ".join(sorted(found))
+            raise GateFailed(f"{file} has no tensor {name!r} (it has {have}): export the model anew")
         if found[name] != ("float32", shape):
             dtype, other = found[name]
             raise GateFailed(
@@ -77,13 +78,13 @@ def check_tensors(file: Path, manifest: Manifest, found: Mapping[str, tuple[str,
             )
 
 
-def frame_buffer(width: int) -> tuple[Floats, memoryview]:
-    """A frame (1, C) and a view of its C values.
+def frame_buffer(width: int) -> tuple[Floats, Any]:
+    """A frame (1, C) and a memoryview of its C values (typed Any: mypy does not know that arrays are buffers).
 
-    Assigning to the whole view is the cheapest copy that cannot broadcast: it takes a float32 array (C,) and nothing else.
+    Assigning to the whole view is the cheapest copy that cannot broadcast: it takes a float32 array (C,), nothing else.
     """
     frame = np.zeros((1, width), np.float32)
-    return frame, memoryview(frame[0])  # type: ignore[arg-type]  # arrays are buffers; typeshed says so from 3.12 on
+    return frame, memoryview(frame[0])
 
 
 def as_frame(x: Any, width: int) -> Floats:

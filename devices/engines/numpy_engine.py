@@ -81,7 +81,7 @@ def _bind(manifest: Manifest, program: Program) -> Engine:
         try:
             values[:] = x_t
         except NOT_A_FRAME:
-            values[:] = as_frame(x_t, width)  # type: ignore[assignment]
+            values[:] = as_frame(x_t, width)
         y, states = compute(frame, states)
         return y.ravel()
 

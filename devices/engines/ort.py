@@ -25,6 +25,7 @@ from edgeseq.devices.engines.base import (
     as_state,
     check_tensors,
     frame_buffer,
+    frame_width,
     initial_state,
 )
 from edgeseq.errors import InputError
@@ -55,7 +56,7 @@ def open_onnxruntime(folder: Folder) -> Engine:
 
 
 def session_options(onnxruntime: Any) -> Any:
-    """One thread that sleeps when idle: a step of microseconds gains nothing from a pool, and a board pays for spinning."""
+    """One thread that sleeps when idle: a step of microseconds gains nothing from a pool, and spinning costs power."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -86,9 +87,9 @@ def _tensors(session: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _bind(manifest: Manifest, session: Any, facts: Facts) -> Engine:
     size = manifest.state_size
     answer = np.zeros((1, len(manifest.labels)), np.float32)
-    logits = answer[0]
-    states = np.zeros((1, size), np.float32), np.zeros((1, size), np.float32)
-    width = len(manifest.input.channels) * manifest.input.samples_per_step
+    logits: Floats = answer[0]
+    states: tuple[Floats, Floats] = np.zeros((1, size), np.float32), np.zeros((1, size), np.float32)
+    width = frame_width(manifest)
     frame, values = frame_buffer(width)
 
     def binding(before: Floats, after: Floats) -> Any:
@@ -107,7 +108,7 @@ def _bind(manifest: Manifest, session: Any, facts: Facts) -> Engine:
         try:
             values[:] = x_t
         except NOT_A_FRAME:
-            values[:] = as_frame(x_t, width)  # type: ignore[assignment]
+            values[:] = as_frame(x_t, width)
         run(now)
         now, then = then, now
         return logits
@@ -116,7 +117,8 @@ def _bind(manifest: Manifest, session: Any, facts: Facts) -> Engine:
         return states[0] if now is forth else states[1]
 
     def get_state() -> Floats:
-        return current().reshape(size).copy()
+        packed: Floats = current().reshape(size).copy()
+        return packed
 
     def set_state(packed: Any) -> None:
         current()[:] = as_state(packed, size)

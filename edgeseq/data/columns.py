@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -98,8 +99,13 @@ def choose_roles(file: Path, header: Sequence[str], numeric: Collection[str], ma
     return Roles(time, label, subject, recording, channels)
 
 
-def numbers(file: Path, unit: str, rows: Sequence[int], column: str, cells: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Cells as numbers, (len(cells),) float64. Raises InputError naming the row of the first that is not finite."""
+def numbers(
+    file: Path, unit: str, rows: Sequence[int], column: str, cells: Sequence[Any], *, channel: bool
+) -> npt.NDArray[np.float64]:
+    """Cells as numbers, (len(cells),) float64. Raises InputError naming the row of the first that is not finite.
+
+    ``channel``: the column is one because it holds numbers, so that the user may want it left out.
+    """
     try:
         values = np.fromiter(map(float, cells), np.float64, len(cells))
         finite = bool(np.isfinite(values).all())
@@ -111,8 +117,7 @@ def numbers(file: Path, unit: str, rows: Sequence[int], column: str, cells: Sequ
     text = "" if cell is None else str(cell).strip()
     raise InputError(
         f"{file}, {unit} {row}, column {column!r}: {repr(text) if text else 'an empty cell'} is not a finite number. "
-        f"{_mend(text)} If {column!r} is not meant to hold numbers, name the columns that are the channels: "
-        "channels=NAME,NAME,..."
+        f"{_mend(text)}" + (f" If {column!r} is no channel, name those that are: channels=NAME,NAME,..." * channel)
     )
 
 
@@ -136,6 +141,9 @@ def _mend(text: str) -> str:
     with contextlib.suppress(ValueError):
         if math.isfinite(float(text.replace(",", "."))):
             return "Write decimals with a point."
+    with contextlib.suppress(ValueError):
+        datetime.datetime.fromisoformat(text.removesuffix("Z"))
+        return "Write times as numbers, in seconds since any start; or as the timestamps of a Parquet file."
     return "Fill it in from the rows around it, or delete the row."
 
 

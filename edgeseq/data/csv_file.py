@@ -63,8 +63,10 @@ def _parse(file: Path, stream: TextIO, mapping: Mapping) -> Columns:
     for lines, cells in itertools.chain([start], chunks):
         columns = dict(zip(header, cells, strict=True))
         row += lines
-        time.append(numbers(file, "line", lines, roles.time, columns[roles.time]))
-        values = np.stack([numbers(file, "line", lines, name, columns[name]) for name in roles.channels], axis=1)
+        time.append(numbers(file, "line", lines, roles.time, columns[roles.time], channel=False))
+        values = np.stack(
+            [numbers(file, "line", lines, name, columns[name], channel=True) for name in roles.channels], axis=1
+        )
         with np.errstate(over="ignore"):  # too large for float32: infinite, and refused by check()
             x.append(values.astype(np.float32))
         for names, name in ((label, roles.label), (subject, roles.subject), (recording, roles.recording)):

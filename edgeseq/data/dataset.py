@@ -42,6 +42,7 @@ class Dataset:
 
     ``channels`` and ``units``: one of each per column of ``x`` (a unit is "" where nobody said it). ``rate``: frames
     per second, Hz. ``labels``: the classes, by index. ``licence``, ``citation``, ``origin``: "" where unknown.
+    ``worn``: where on the body the sensor was ("wrist"), "" where unknown; it decides which augmentations are true.
     Contents are compared by :meth:`fingerprint`, not by ``==``.
     """
 
@@ -54,6 +55,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     origin: str = ""
+    worn: str = ""
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -100,7 +102,7 @@ class Dataset:
         The same on every platform and for every file format the data came from; file names are not part of it.
         """
         shape = [[recording.subject, *recording.x.shape] for recording in self.recordings]
-        head = [self.rate.hex(), self.channels, self.units, self.labels, shape]
+        head = [float(self.rate).hex(), self.channels, self.units, self.labels, shape]
         digest = hashlib.sha256(json.dumps(head).encode())
         for recording in self.recordings:
             digest.update(np.ascontiguousarray(recording.x, "<f4").tobytes())

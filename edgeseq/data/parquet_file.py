@@ -48,14 +48,14 @@ def read_parquet(file: Path, mapping: Mapping) -> Columns:
     if pa.types.is_timestamp(time.type):
         time, unit = time.cast(pa.timestamp("ns"), safe=False).cast(pa.int64()), "ns"
     with np.errstate(over="ignore"):  # too large for float32: infinite, and refused by check()
-        channels = [_numbers(file, name, table[name]).astype(np.float32) for name in roles.channels]
+        channels = [_numbers(file, name, table[name], channel=True).astype(np.float32) for name in roles.channels]
     rows = table.num_rows
     return Columns(
         file=file,
         unit="row",
         row=np.arange(1, rows + 1),
         channels=roles.channels,
-        time=from_first(_numbers(file, roles.time, time), unit),
+        time=from_first(_numbers(file, roles.time, time, channel=False), unit),
         x=np.stack(channels, axis=1),
         label=_text(table[roles.label]),
         subject=_text(table[roles.subject]) if roles.subject else subject_from_name(file, rows, mapping),
@@ -63,12 +63,12 @@ def read_parquet(file: Path, mapping: Mapping) -> Columns:
     )
 
 
-def _numbers(file: Path, name: str, column: Any) -> npt.NDArray[Any]:
+def _numbers(file: Path, name: str, column: Any, *, channel: bool) -> npt.NDArray[Any]:
     """(N,) numbers; integers stay integers, whose differences are exact."""
     values = np.asarray(column.to_numpy())
     if values.dtype.kind in "iu" or (values.dtype.kind == "f" and np.isfinite(values).all()):
         return values
-    return numbers(file, "row", range(1, len(values) + 1), name, column.to_pylist())
+    return numbers(file, "row", range(1, len(values) + 1), name, column.to_pylist(), channel=channel)
 
 
 def _text(column: Any) -> Text:

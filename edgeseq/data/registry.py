@@ -33,6 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     citation: str
     origin: str
+    worn: str = ""
 
 
 def _spar_watch() -> Dataset:
@@ -58,6 +59,7 @@ _REGISTERED: tuple[tuple[Facts, Callable[[], Dataset]], ...] = (
                 "Measurement 39(7), 2018, arXiv:1802.01489."
             ),
             origin="seglearn 1.2.5, seglearn/data/watch_dataset.npy (a part of the SPAR data set), rounded to int16",
+            worn="wrist",
         ),
         _spar_watch,
     ),
@@ -85,7 +87,12 @@ def load(source: str | Path, mapping: Mapping | None = None) -> Dataset:
                 raise InputError(f"{facts.name} is a registered data set and takes no mapping. Leave the mapping out.")
             return check(
                 dataclasses.replace(
-                    read(), name=facts.name, licence=facts.licence, citation=facts.citation, origin=facts.origin
+                    read(),
+                    name=facts.name,
+                    licence=facts.licence,
+                    citation=facts.citation,
+                    origin=facts.origin,
+                    worn=facts.worn,
                 )
             )
     return check(_read_path(source, mapping or Mapping()))

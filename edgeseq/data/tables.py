@@ -43,8 +43,7 @@ def read_tables(source: Path, mapping: Mapping) -> Dataset:
     tables = [_in_order_of(tables[0], table) for table in tables]
     intervals = [_intervals(table) for table in tables]
     rate = _rate(source, intervals, mapping)
-    for table, steps in zip(tables, intervals, strict=True):
-        _check_rate(table, steps, rate, mapping)
+    _check_rates(tables, intervals, mapping)
     labels = _labels(source, tables, mapping)
     gap = max(mapping.gap, 3 / rate)  # less would cut at the jitter of a slow sensor
     recordings: list[Recording] = []
@@ -153,10 +152,10 @@ def _intervals(table: Columns) -> _Intervals:
 
 
 def _rate(source: Path, intervals: Sequence[_Intervals], mapping: Mapping) -> float:
-    """Frames per second over all files; the stated rate, if there is one, is checked later and file by file."""
+    """Frames per second over all files; a stated one is compared with each file later."""
     period = _period(np.concatenate([steps.seconds[steps.within] for steps in intervals]))
     if mapping.rate is not None:
-        return mapping.rate
+        return float(mapping.rate)
     if period is None:
         raise InputError(
             f"{source}: no recording has two frames, so there is no sample rate. Add rows, or state rate=HZ."
@@ -171,23 +170,36 @@ def _rate(source: Path, intervals: Sequence[_Intervals], mapping: Mapping) -> fl
 
 
 def _fitting_unit(period: float, mapping: Mapping) -> str:
+    """Advice on the time unit, if another one makes the rate the stated one, or one that sensors have; else ""."""
+    low, high = _SLOWEST, _FASTEST
+    if mapping.rate is not None:
+        low, high = mapping.rate * (1 - _RATE_TOLERANCE), mapping.rate * (1 + _RATE_TOLERANCE)
     ticks = period / SECONDS[mapping.time_unit]
-    rates = {unit: 1 / (ticks * second) for unit, second in SECONDS.items()}
-    unit = min((u for u in rates if _SLOWEST <= rates[u] <= _FASTEST), key=rates.__getitem__, default=None)
+    rates = {unit: 1 / (ticks * second) for unit, second in SECONDS.items() if unit != mapping.time_unit}
+    fitting = [unit for unit in rates if low <= rates[unit] <= high]
+    unit = min(fitting, key=rates.__getitem__, default=None)  # 50 Hz is likelier than 50 kHz
     return f"time_unit={unit} would make it {rates[unit]:.6g} Hz. " if unit else ""
 
 
-def _check_rate(table: Columns, steps: _Intervals, rate: float, mapping: Mapping) -> None:
-    period = steps.period()
-    if period is None or abs(1 / period - rate) <= _RATE_TOLERANCE * rate:
+def _check_rates(tables: Sequence[Columns], intervals: Sequence[_Intervals], mapping: Mapping) -> None:
+    """Refuse a file that is not at the stated rate, or else the slowest and fastest of files that are apart."""
+    rates = [
+        (1 / period, table.file) for table, steps in zip(tables, intervals, strict=True) if (period := steps.period())
+    ]
+    if mapping.rate is None:
+        (low, slow), (high, fast) = min(rates), max(rates)
+        if high - low > _RATE_TOLERANCE * high:
+            raise InputError(
+                f"{slow}: its rate is {low:.6g} Hz, and that of {fast} is {high:.6g} Hz; more than "
+                f"{_RATE_TOLERANCE:.0%} apart. Resample the files to one rate."
+            )
         return
-    if mapping.rate is not None:
-        mend = f"State the rate it has, or the time unit. {_fitting_unit(period, mapping)}".strip()
-        raise InputError(f"{table.file}: its rate is {1 / period:.6g} Hz, and rate={rate:g} was stated. {mend}")
-    raise InputError(
-        f"{table.file}: its rate is {1 / period:.6g} Hz, and that of all files together is {rate:g} Hz; more than "
-        f"{_RATE_TOLERANCE:.0%} apart. Resample the files to one rate."
-    )
+    for rate, file in rates:
+        if abs(rate - mapping.rate) > _RATE_TOLERANCE * mapping.rate:
+            raise InputError(
+                f"{file}: its rate is {rate:.6g} Hz, and rate={mapping.rate:g} was stated. "
+                f"{_fitting_unit(1 / rate, mapping)}State the rate the file has, or resample it."
+            )
 
 
 def _check_even(table: Columns, steps: _Intervals, gap: float) -> None:

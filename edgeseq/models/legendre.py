@@ -37,7 +37,7 @@ def discretize(order: int, theta: float) -> tuple[Tensor, Tensor]:
 
 
 class LegendreMemory(nn.Module):
-    """``m_t = A m_{t-1} + B u_t`` for C channels that share A and B. Both are constants: never trained, never quantized."""
+    """``m_t = A m_{t-1} + B u_t`` for C channels that share A and B. Both are constants: not trained, not quantized."""
 
     A: Tensor
     B: Tensor

@@ -15,6 +15,7 @@ Shape letters: B batch, T frames, C inputs, U memory channels, Q order, H hidden
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +60,11 @@ class Lmu(StreamingModel):
         super().__init__(input_size, output_size)
         if not len(channels) == len(orders) == len(thetas) >= 1:
             raise InputError(
-                f"lmu: channels {list(channels)}, orders {list(orders)} and thetas {list(thetas)} need one entry per block"
+                f"lmu: channels {list(channels)}, orders {list(orders)} and thetas {list(thetas)} need an entry a block"
             )
-        self.blocks = nn.ModuleList(
-            LmuBlock(hidden if i else input_size, *sizes, hidden)
-            for i, sizes in enumerate(zip(channels, orders, thetas, strict=True))
-        )
+        sizes = zip(channels, orders, thetas, strict=True)
+        blocks = [LmuBlock(hidden if i else input_size, *size, hidden) for i, size in enumerate(sizes)]
+        self.blocks = cast("Sequence[LmuBlock]", nn.ModuleList(blocks))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden, output_size)
 

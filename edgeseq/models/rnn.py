@@ -13,6 +13,9 @@ Shape letters: B batch, T frames, C inputs, H hidden units, K outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +73,8 @@ class Rnn(StreamingModel):
         super().__init__(input_size, output_size)
         if cell != "gru":
             raise InputError(f"rnn: unknown cell {cell!r}. Known: gru.")
-        self.layers = nn.ModuleList(GruCell(input_size if i == 0 else hidden, hidden) for i in range(layers))
+        cells = [GruCell(hidden if i else input_size, hidden) for i in range(layers)]
+        self.layers = cast("Sequence[GruCell]", nn.ModuleList(cells))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden, output_size)
 

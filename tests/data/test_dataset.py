@@ -116,7 +116,7 @@ def test_a_recording_without_a_subject_is_refused():
 
 
 def test_recordings_shorter_than_a_second_are_warned_about_not_refused():
-    data = dataset(recording(), recording(label=1), recording(frames=49, name="scrap.csv"))
+    data = dataset(recording(), recording(label=1, frames=50), recording(frames=49, name="scrap.csv"))
     with pytest.warns(UserWarning, match=r"1 of 3 recordings .* 'scrap.csv' with 49 frames"):
         check(data)
 
@@ -203,3 +203,7 @@ def test_the_room_imports_and_reads_where_torch_and_pyarrow_cannot_be_imported()
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_whole_number_is_a_rate_like_any_other():
+    assert dataset(rate=50).fingerprint() == dataset(rate=50.0).fingerprint()

@@ -53,6 +53,12 @@ def test_integers_are_scaled_to_physical_units(saved):
     assert (data.name, data.rate, data.units) == ("own", 50.0, ("g", "g"))
 
 
+def test_a_scale_is_applied_in_its_own_precision(saved):
+    x = np.arange(360, dtype=np.int16).reshape(180, 2)
+    data = load(saved(scale=np.array([0.1, 0.7])))
+    np.testing.assert_array_equal(data.recordings[0].x, (x[:60] * [0.1, 0.7]).astype(np.float32))
+
+
 def test_a_label_per_recording_holds_for_all_its_frames(saved):
     data = load(saved())
     assert [set(r.y.tolist()) for r in data.recordings] == [{0}, {1}, {0}]

@@ -36,7 +36,7 @@ def leaky_program(seed: int = 0, channels: int = 3, labels: int = 4, decay: floa
 
 
 def gated_program(seed: int = 0, channels: int = 3, labels: int = 4) -> Program:
-    """A gated layer, h' = h + z (c - h), that reads x and a slow memory m' (1, 2, 3) of three channels, kept in two speeds."""
+    """A gated layer, h' = h + z (c - h), that reads x and a memory (1, 2, 3) of three mixed channels at two speeds."""
     rng = np.random.default_rng(seed)
     builder = Builder(Value("x", (1, channels)), [Value("slow.m", (1, 2, 3)), Value("cell.h", (1, 5))])
     three = builder.add("linear", "x", builder.constant("mix", matrix(rng, 3, channels)))

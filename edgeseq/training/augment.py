@@ -1,0 +1,153 @@
+"""Random crops of recordings, changed as a sensor on a body would change them. numpy only; one generator, no state.
+
+Shape letters: T frames of a crop, N frames of a recording, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseq.data import Recording
+from edgeseq.training.settings import Augmentation
+
+Floats = NDArray[np.float32]
+_ACCELERATION = {"g", "m/s2", "m/s^2", "m/s²"}
+_ANGULAR_VELOCITY = {"rad/s", "deg/s", "dps", "°/s"}
+# The other wrist is the mirror image of this one. x lies along the forearm and turns over, y and z stay. Acceleration is
+# a polar vector; angular velocity is an axial one, for which a reflection turns over the other two.
+_MIRROR_ACCELERATION = np.array([-1, 1, 1], np.float32)
+_MIRROR_ANGULAR_VELOCITY = np.array([1, -1, -1], np.float32)
+
+
+@dataclass(frozen=True)
+class Triads:
+    """Which channels form the x, y, z of an accelerometer or a gyroscope (each: the index of its x)."""
+
+    acceleration: tuple[int, ...]
+    angular_velocity: tuple[int, ...]
+
+    @classmethod
+    def of(cls, units: Sequence[str]) -> Triads:
+        """Three neighbouring channels in the same fitting unit are a triad."""
+
+        def starts(fitting: set[str]) -> tuple[int, ...]:
+            found, i = [], 0
+            while i + 3 <= len(units):
+                if units[i] in fitting and units[i] == units[i + 1] == units[i + 2]:
+                    found.append(i)
+                    i += 3
+                else:
+                    i += 1
+            return tuple(found)
+
+        return cls(starts(_ACCELERATION), starts(_ANGULAR_VELOCITY))
+
+    @property
+    def gyroscope_channels(self) -> list[int]:
+        """Indices of all channels that hold angular velocities."""
+        return [start + axis for start in self.angular_velocity for axis in range(3)]
+
+
+def mirror_signs(triads: Triads, channels: int) -> Floats:
+    """Signs ``(C,)`` that make a recording one of the other wrist."""
+    signs = np.ones(channels, np.float32)
+    for start in triads.acceleration:
+        signs[start : start + 3] = _MIRROR_ACCELERATION
+    for start in triads.angular_velocity:
+        signs[start : start + 3] = _MIRROR_ANGULAR_VELOCITY
+    return signs
+
+
+def random_rotation(rng: np.random.Generator, spread: Sequence[float]) -> Floats:
+    """A rotation matrix ``(3, 3)`` whose rotation vector is normal with these deviations (radians); Rodrigues' formula."""
+    vector = rng.normal(size=3) * np.asarray(spread)
+    angle = float(np.linalg.norm(vector))
+    if angle < 1e-9:
+        return np.eye(3, dtype=np.float32)
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    return turn.astype(np.float32)
+
+
+def resample(
+    x: Floats, y: NDArray[np.int16], start: float, factor: float, frames: int
+) -> tuple[Floats, NDArray[np.int16]]:
+    """``frames`` frames from ``start``, ``factor`` times as fast: linear between samples, labels from the nearest."""
+    at = start + factor * np.arange(frames)
+    low = np.minimum(at.astype(np.int64), len(x) - 2)
+    weight = (at - low).astype(np.float32)[:, None]
+    nearest = np.minimum((at + 0.5).astype(np.int64), len(x) - 1)
+    return x[low] * (1 - weight) + x[low + 1] * weight, y[nearest]
+
+
+class Sampler:
+    """Draws training crops. Recordings are drawn in proportion to their length."""
+
+    def __init__(self, recordings: Sequence[Recording], units: Sequence[str], augmentation: Augmentation) -> None:
+        self.recordings = [r for r in recordings if len(r.x) > 2]
+        self.augmentation = augmentation
+        self.triads = Triads.of(units)
+        lengths = np.array([len(recording.x) for recording in self.recordings], np.float64)
+        self._share = lengths / lengths.sum()
+        everything = np.concatenate([recording.x for recording in self.recordings]).astype(np.float64)
+        self._mean, self._std = everything.mean(0).astype(np.float32), everything.std(0).astype(np.float32)
+
+    def draw(
+        self, rng: np.random.Generator, frames: int, settle: int, stitch: float
+    ) -> tuple[Floats, NDArray[np.int16]]:
+        """One crop ``x (T, C)`` with labels ``y (T,)``; the first ``settle`` labels after its start and seams are -1."""
+        xs, ys, length = [], [], 0
+        seam = int(rng.integers(frames // 4, frames)) if rng.random() < stitch else frames
+        while length < frames:
+            x, y = self._piece(rng, seam - length if length < seam else frames - length)
+            y = y.copy()
+            y[:settle] = -1
+            xs.append(self._worn(rng, x))
+            ys.append(y)
+            length += len(x)
+        return np.concatenate(xs), np.concatenate(ys)
+
+    def _piece(self, rng: np.random.Generator, frames: int) -> tuple[Floats, NDArray[np.int16]]:
+        """Up to ``frames`` frames of one recording, at another tempo."""
+        recording = self.recordings[int(rng.choice(len(self.recordings), p=self._share))]
+        limit = math.log(self.augmentation.tempo)
+        factor = math.exp(rng.uniform(-limit, limit))
+        last = len(recording.x) - 1
+        if factor * (frames - 1) > last:
+            factor = min(factor, 1.0)
+            frames = min(frames, int(last / factor) + 1)
+        start = rng.uniform(0, max(0.0, last - factor * (frames - 1)))
+        x, y = resample(recording.x, recording.y, start, factor, frames)
+        x[:, self.triads.gyroscope_channels] *= np.float32(factor)
+        return x, y
+
+    def _worn(self, rng: np.random.Generator, x: Floats) -> Floats:
+        """As another body with another strap would have moved it."""
+        a = self.augmentation
+        if rng.random() < a.mirror:
+            x = x * mirror_signs(self.triads, x.shape[1])
+        amplitude = np.float32(math.exp(rng.normal() * a.scale))
+        gravity_stays = np.ones(x.shape[1], np.float32) * amplitude
+        for start in self.triads.acceleration:  # most of an acceleration is gravity, which no movement changes
+            gravity_stays[start : start + 3] = 1 + 0.2 * (amplitude - 1)
+        x = x * gravity_stays
+        turn = random_rotation(rng, (math.hypot(a.rotation, a.roll), a.rotation, a.rotation))
+        for start in (*self.triads.acceleration, *self.triads.angular_velocity):
+            x[:, start : start + 3] = x[:, start : start + 3] @ turn
+        if a.noise:
+            x += rng.standard_normal(x.shape, np.float32) * (np.float32(a.noise * rng.random()) * self._std)
+        return x
+
+    def statistics(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation ``(C,)`` of what is drawn: with a mirror, of both wrists."""
+        if not self.augmentation.mirror:
+            return self._mean, self._std
+        mirrored = self._mean * mirror_signs(self.triads, len(self._mean))
+        mean = (self._mean + mirrored) / 2
+        return mean, np.sqrt(self._std**2 + ((self._mean - mirrored) / 2) ** 2)

@@ -1,0 +1,61 @@
+"""How good a trained model is, recording by recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeseq.data import Dataset, Recording
+from edgeseq.metrics import Scores, score
+from edgeseq.models.contract import StreamingModel
+from edgeseq.training.settings import SKIP
+
+Floats = NDArray[np.float32]
+
+
+def logits(model: StreamingModel, recordings: Sequence[Recording], batch: int = 32) -> list[Floats]:
+    """Answers ``(T, K)`` for each recording, from the initial state.
+
+    Recordings of similar length go together. They are filled up behind their end, which a causal model cannot see.
+    """
+    was_training = model.training
+    model.eval()
+    found: dict[int, Floats] = {}
+    order = sorted(range(len(recordings)), key=lambda i: len(recordings[i].x))
+    with torch.no_grad():
+        for first in range(0, len(order), batch):
+            group = order[first : first + batch]
+            longest = len(recordings[group[-1]].x)
+            x = torch.zeros(len(group), longest, model.input_size)
+            for row, i in enumerate(group):
+                x[row, : len(recordings[i].x)] = torch.from_numpy(recordings[i].x)
+            y, _ = model(x)
+            found.update((i, y[row, : len(recordings[i].x)].numpy().copy()) for row, i in enumerate(group))
+    model.train(was_training)
+    return [found[i] for i in range(len(recordings))]
+
+
+def evaluate(model: StreamingModel, dataset: Dataset, *, skip: float = SKIP, smoothing: float = 0.0) -> Scores:
+    """Scores per frame over all recordings, without the first ``skip`` seconds of each.
+
+    With ``smoothing`` the answer is taken from probabilities averaged exponentially with that time constant (seconds).
+    """
+    first = round(skip * dataset.rate)
+    answers = logits(model, dataset.recordings)
+    if smoothing:
+        answers = [smooth(y, smoothing * dataset.rate) for y in answers]
+    pairs = [(r.y[first:], y[first:].argmax(-1)) for r, y in zip(dataset.recordings, answers, strict=True)]
+    return score(pairs, len(dataset.labels))
+
+
+def smooth(y: Floats, steps: float) -> Floats:
+    """Exponential average ``(T, K)`` of the softmax of ``y (T, K)`` with a time constant of ``steps`` steps."""
+    p = np.exp(y - y.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    keep = np.exp(-1 / steps)
+    for t in range(1, len(p)):
+        p[t] = keep * p[t - 1] + (1 - keep) * p[t]
+    return p

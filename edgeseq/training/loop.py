@@ -1,0 +1,215 @@
+"""The training loop: plain torch, AdamW, warm-up and cosine, carried state, resumable after every round."""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from edgeseq.data import Dataset, Split
+from edgeseq.models.contract import State, StreamingModel
+from edgeseq.training.augment import Sampler
+from edgeseq.training.evaluate import evaluate
+from edgeseq.training.settings import Settings
+
+Tensors = dict[str, Tensor]
+
+
+class Round(msgspec.Struct, frozen=True):
+    """What a round of training came to."""
+
+    number: int
+    loss: float
+    accuracy: float
+    macro_f1: float
+
+
+Report = Callable[[Round | None, int], None]  # the round that has ended (or None), and the steps done in all
+
+
+@dataclass
+class Run:
+    """All that training changes. Written after every round, so that an interrupted run goes on where it was."""
+
+    model: StreamingModel
+    average: StreamingModel
+    optimizer: torch.optim.AdamW
+    best: Tensors
+    history: list[Round] = field(default_factory=list)
+
+    @property
+    def best_score(self) -> float:
+        """The highest macro-F1 on the validation subjects so far."""
+        return max((entry.macro_f1 for entry in self.history), default=-1.0)
+
+
+class _Notes(msgspec.Struct):
+    identity: str
+    history: list[Round]
+
+
+def fit(
+    model: StreamingModel,
+    split: Split,
+    settings: Settings,
+    *,
+    seed: int,
+    checkpoint: Path,
+    identity: str,
+    normalize: bool = True,
+    report: Report = lambda ended, steps: None,
+) -> list[Round]:
+    """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
+
+    ``checkpoint`` is a folder for the unfinished run; one that was left there by a run of the same ``identity`` is taken
+    up. ``normalize`` sets the model's normalization from the training subjects. Every round draws from generators made of (seed, round), so that a resumed run ends in the same weights.
+    """
+    sampler = Sampler(split.train.recordings, split.train.units, settings.augmentation)
+    if normalize:
+        model.set_normalization(*(statistic.tolist() for statistic in sampler.statistics()))
+    weights = class_weights(split.train) if settings.class_weights else None
+    run = Run(model, copy.deepcopy(model), _optimizer(model, settings), {})
+    _resume(run, checkpoint, identity)
+    for number in range(len(run.history), settings.rounds):
+        loss = _round(run, sampler, settings, split.train.rate, weights, seed, number, report)
+        scores = evaluate(run.average, split.validation)
+        ended = Round(number, loss, scores.accuracy, scores.macro_f1)
+        if ended.macro_f1 > run.best_score or not run.best:
+            run.best = {name: tensor.clone() for name, tensor in run.average.state_dict().items()}
+        run.history.append(ended)
+        _save(run, checkpoint, identity)
+        report(ended, (number + 1) * settings.steps)
+    model.load_state_dict(run.best)
+    model.eval()
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return run.history
+
+
+def _round(
+    run: Run,
+    sampler: Sampler,
+    settings: Settings,
+    rate: float,
+    weights: Tensor | None,
+    seed: int,
+    number: int,
+    report: Report,
+) -> float:
+    rng = np.random.default_rng([seed, number])
+    torch.manual_seed(int(rng.integers(2**31)))  # dropout
+    frames, settle = int(settings.crop * rate), int(settings.settle * rate)
+    run.model.train()
+    state: State | None = None
+    total = 0.0
+    for step in range(settings.steps):
+        done = number * settings.steps + step
+        for group in run.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(done / (settings.rounds * settings.steps))
+        crops = [sampler.draw(rng, frames, settle, settings.stitch) for _ in range(settings.batch)]
+        x = torch.from_numpy(np.stack([x for x, _ in crops]))  # (B, T, C)
+        y = torch.from_numpy(np.stack([y for _, y in crops])).long()  # (B, T)
+        answers, state = run.model(x, _carried(run.model, state, settings, rng))
+        loss = cross_entropy(
+            answers.flatten(0, 1), y.flatten(), weights, ignore_index=-1, label_smoothing=settings.label_smoothing
+        )
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
+        run.optimizer.step()
+        _follow(run.average, run.model, min(settings.average, (done + 1) / (done + 10)))
+        total += loss.item()
+        report(None, done + 1)
+    return total / settings.steps
+
+
+def _carried(model: StreamingModel, last: State | None, settings: Settings, rng: np.random.Generator) -> State | None:
+    """Starting states: for a share of the crops the state in which some other crop ended, the initial one for the rest."""
+    if last is None or not settings.carry:
+        return None
+    fresh = model.initial_state(settings.batch)
+    order = torch.from_numpy(rng.permutation(settings.batch))
+    taken = torch.from_numpy(rng.random(settings.batch) < settings.carry)
+    return {
+        name: torch.where(taken.view(-1, *[1] * (tensor.ndim - 1)), tensor.detach()[order], fresh[name])
+        for name, tensor in last.items()
+    }
+
+
+def _schedule(progress: float) -> float:
+    """Share of the learning rate: linear over the first tenth, then half a cosine down to a hundredth."""
+    return min((progress + 1e-3) / 0.1, 0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """Weight decay on matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, keep: float) -> None:
+    for kept, current in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(current, 1 - keep)
+
+
+def class_weights(dataset: Dataset) -> Tensor:
+    """Weights ``(K,)`` of the loss: inverse frequencies over the labelled frames, with mean 1 over those frames."""
+    labels = np.concatenate([recording.y for recording in dataset.recordings])
+    counts = np.bincount(labels[labels >= 0], minlength=len(dataset.labels)).astype(np.float64)
+    occurring = counts > 0
+    weights = np.zeros(len(counts))
+    weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
+    return torch.from_numpy(weights).float()
+
+
+def _save(run: Run, checkpoint: Path, identity: str) -> None:
+    tensors: Tensors = {}
+    for prefix, held in (("model", run.model.state_dict()), ("average", run.average.state_dict()), ("best", run.best)):
+        tensors.update((f"{prefix}/{name}", tensor) for name, tensor in held.items())
+    for index, entry in run.optimizer.state_dict()["state"].items():
+        tensors.update((f"optimizer/{index}/{name}", tensor) for name, tensor in entry.items())
+    staging = checkpoint.with_name(checkpoint.name + ".new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, staging / "run.safetensors")
+    (staging / "run.json").write_bytes(msgspec.json.encode(_Notes(identity, run.history)))
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    staging.rename(checkpoint)
+
+
+def _resume(run: Run, checkpoint: Path, identity: str) -> None:
+    """Take up the run that was left in ``checkpoint``, unless it is of other settings: then it is of no use."""
+    notes_file = checkpoint / "run.json"
+    if not notes_file.is_file():
+        return
+    notes = msgspec.json.decode(notes_file.read_bytes(), type=_Notes)
+    if notes.identity != identity:
+        return
+    tensors = load_file(checkpoint / "run.safetensors")
+
+    def part(prefix: str) -> Tensors:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    run.model.load_state_dict(part("model/"))
+    run.average.load_state_dict(part("average/"))
+    run.best = part("best/")
+    run.history = notes.history
+    stored = run.optimizer.state_dict()
+    for name, tensor in part("optimizer/").items():
+        index, _, key = name.partition("/")
+        stored["state"].setdefault(int(index), {})[key] = tensor
+    run.optimizer.load_state_dict(stored)

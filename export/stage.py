@@ -1,0 +1,150 @@
+"""The stage behind ``edgeseq export``: a trained folder in, a folder with program, files, golden vectors and proof out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseq.data import Dataset, Mapping, load
+from edgeseq.devices.check import check_folder, require
+from edgeseq.errors import InputError, unknown
+from edgeseq.export.capture import capture
+from edgeseq.export.lower import lower
+from edgeseq.export.onnx_writer import write_onnx
+from edgeseq.export.proof import prove_step, run_training_form
+from edgeseq.export.tflite_writer import write_tflite
+from edgeseq.folder import GOLDEN_NAME, MODEL_FILES, WEIGHTS_NAME, Folder, new_folder, open_folder, seal
+from edgeseq.manifest import Link, Manifest
+from edgeseq.models.contract import StreamingModel
+from edgeseq.models.store import load_model, state_entries
+from edgeseq.program import Program
+from edgeseq.versions import stage_entry
+
+Floats = NDArray[np.float32]
+WRITERS = {"onnx": write_onnx, "tflite": write_tflite}
+MIN_FRAMES = 2000
+Progress = Callable[[str, int], None]
+
+
+def export(
+    source: str | Path,
+    out: str | Path,
+    *,
+    formats: Sequence[str] = ("tflite", "onnx"),
+    data: str | None = None,
+    frames: int = 2400,
+    overwrite: bool = False,
+    trust: bool = False,
+    progress: Progress = lambda what, frames: None,
+) -> Folder:
+    """Lower, capture, write and prove the model of ``source``; the new folder appears only if the proof holds.
+
+    ``data`` names the data set for the golden frames; by default the one that the model was trained on. Frames come
+    from its test subjects.
+
+    Raises:
+        InputError: an unknown format, unusable data, an existing target.
+        Unsupported: the model's step cannot be said in the step program.
+        GateFailed: two forms of the model do not agree.
+    """
+    for name in formats:
+        if name not in WRITERS:
+            raise unknown("format", name, WRITERS)
+    if frames < MIN_FRAMES:
+        raise InputError(f"{frames} frames are too few for the proof: at least {MIN_FRAMES}")
+    folder = open_folder(source)
+    model = load_model(folder, trust=trust)
+    x = golden_frames(folder, data, frames)
+    program = capture(lower(model), model.input_size)
+    with new_folder(out, overwrite=overwrite) as staging:
+        shutil.copyfile(folder.file(WEIGHTS_NAME), staging / WEIGHTS_NAME)
+        program.write(staging)
+        for name in formats:
+            WRITERS[name](program, staging / MODEL_FILES[name], name=folder.manifest.name)
+        write_golden(staging, model, program, x)
+        entry = stage_entry("export", {"formats": ",".join(formats), "frames": len(x)}, parent=folder.hash)
+        manifest = msgspec.structs.replace(
+            folder.manifest,
+            name=Path(out).name,
+            states=state_entries(model),
+            lineage=(*folder.manifest.lineage, entry),
+        )
+        seal(staging, manifest)
+        links = prove(open_folder(staging), model, progress=progress)
+        require(links)
+        seal(staging, msgspec.structs.replace(manifest, proof=links))
+    return open_folder(out)
+
+
+def prove(
+    folder: Folder, model: StreamingModel | None = None, *, progress: Progress = lambda what, frames: None
+) -> tuple[Link, ...]:
+    """Every link of the chain for an exported folder, on its golden frames: the host's half, then the device's."""
+    model = load_model(folder) if model is None else model
+    x = read_golden(folder)
+    progress("torch model and step program", len(x))
+    host = prove_step(model, Program.read(folder.path), x)
+    progress("files in their engines", len(x))
+    return (*host, *check_folder(folder))
+
+
+def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:
+    """``(frames, C)`` float32 of real data, from the start of each of the test subjects' recordings in turn.
+
+    Raises:
+        InputError: the data set is not to be had, is another one than the model reads, or is too small.
+    """
+    manifest = folder.manifest
+    dataset = _fitting(trained_on(folder) if data is None else load(data), manifest)
+    test = manifest.split.get("test", ())
+    part = dataset.only([s for s in dataset.subjects if s in test] or dataset.subjects)
+    share = -(-frames // len(part.recordings))
+    chosen = [recording.x[:share] for recording in part.recordings]
+    if sum(map(len, chosen)) < frames:
+        chosen = [recording.x for recording in part.recordings]
+    x = np.concatenate(chosen)[:frames]
+    if len(x) < MIN_FRAMES:
+        raise InputError(f"{dataset.name}: its test subjects have {len(x)} frames, the proof needs {MIN_FRAMES}")
+    return np.ascontiguousarray(x, np.float32)
+
+
+def trained_on(folder: Folder) -> Dataset:
+    """The data set that the folder's model was trained on, read again.
+
+    Raises:
+        InputError: it is not where it was, or not what it was.
+    """
+    stage = next((stage for stage in reversed(folder.manifest.lineage) if stage.data), None)
+    if stage is None or stage.data is None:
+        raise InputError(f"{folder.path} does not say what it was trained on: pass --data")
+    mapping = stage.arguments.get("mapping")
+    dataset = load(stage.data, msgspec.convert(mapping, Mapping) if mapping else None)
+    if dataset.fingerprint() != stage.data_fingerprint:
+        raise InputError(f"{stage.data} is not what {folder.path} was trained on (its contents changed): pass --data")
+    return dataset
+
+
+def _fitting(dataset: Dataset, manifest: Manifest) -> Dataset:
+    wanted = tuple(channel.name for channel in manifest.input.channels)
+    if dataset.channels != wanted:
+        raise InputError(f"{dataset.name} has channels {list(dataset.channels)}, the model reads {list(wanted)}")
+    return dataset
+
+
+def write_golden(staging: Path, model: StreamingModel, program: Program, x: Floats) -> None:
+    """golden.npz: frames, and the trained model's answers and packed final state on them, from the initial state."""
+    y, state = run_training_form(model, x)
+    packed = np.concatenate([state[entry.name].reshape(-1) for entry in program.states])
+    np.savez(staging / GOLDEN_NAME, x=x, y=y, state=packed)
+
+
+def read_golden(folder: Folder) -> Floats:
+    """The golden frames ``(T, C)``."""
+    with np.load(folder.file(GOLDEN_NAME), allow_pickle=False) as stored:
+        x: Floats = stored["x"]
+    return x
