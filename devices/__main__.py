@@ -114,8 +114,8 @@ def _stream(options: argparse.Namespace) -> int:
         _print_json({"engine": session.engine, "changes": changes, "summary": summary})
     else:
         print(
-            f"{summary.frames} frames on {session.engine}, {summary.changes} changes, {summary.missed_deadlines} deadlines "
-            f"missed, {summary.latency_p50_us:.1f} us a frame (p99 {summary.latency_p99_us:.1f})"
+            f"{summary.frames} frames on {session.engine}, {summary.changes} changes, {summary.missed_deadlines} "
+            f"deadlines missed, {summary.latency_p50_us:.1f} us a frame (p99 {summary.latency_p99_us:.1f})"
         )
     return 0
 

@@ -64,7 +64,10 @@ class Decider:
         if self._seen <= self._look_ahead:
             return Answer(UNKNOWN, 0.0, first)
         now = _softmax(logits)
-        self._average = now if self._average is None else self._average + self._weight * (now - self._average)
+        if self._average is None or self._weight == 1:  # exactly: a tie must not be decided by rounding
+            self._average = now
+        else:
+            self._average = self._average + self._weight * (now - self._average)
         changed = self._decide(self._average)
         shown = int(self._average.argmax()) if self._answer is None else self._answer
         label = UNKNOWN if self._answer is None else self._labels[self._answer]

@@ -31,7 +31,7 @@ def read_golden(folder: Folder) -> Golden:
     try:
         with np.load(file, allow_pickle=False) as stored:
             found = {name: np.ascontiguousarray(stored[name], np.float32) for name in ("x", "y", "state")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
     count = len(found["x"]) if found["x"].ndim else 0
     shapes = {

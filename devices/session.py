@@ -8,6 +8,7 @@ for frame in frames:  # (C,) float32, raw sensor units
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ class Session:
             content = saved if isinstance(saved, bytes) else Path(saved).read_bytes()
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 states = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, AttributeError) as error:  # AttributeError: a bare .npy has no files
+        except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            # AttributeError: a bare .npy has no files
             what = "the bytes given" if isinstance(saved, bytes) else str(saved)
             raise InputError(f"{what} cannot be read as a saved state: {error}") from error
         self.state = states

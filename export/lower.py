@@ -25,6 +25,7 @@ class StepForm(nn.Module):
         return self.model.initial_state(1)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """``x (1, C)`` and the state to ``y (1, K)`` and the next state."""
         return self.model.step(x, state)
 
 

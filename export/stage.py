@@ -1,4 +1,4 @@
-"""The stage behind ``edgeseq export``: a trained folder in, a folder with program, files, golden vectors and proof out."""
+"""The stage behind ``edgeseq export``: a trained folder in; program, files, golden vectors and their proof out."""
 
 from __future__ import annotations
 

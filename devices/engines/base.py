@@ -38,8 +38,8 @@ class Engine:
     """One loaded model with its carried state.
 
     ``step`` takes a frame (C,) or (1, C) and returns logits (K,), which the next call may overwrite; a float32 array
-    (C,) is the fastest. It raises InputError for any other shape and looks at nothing else. ``get_state`` returns a copy
-    (S,); ``set_state`` takes (S,). ``facts`` says which runtime, version and number of threads.
+    (C,) is the fastest. It raises InputError for any other shape and looks at nothing else. ``get_state`` returns a
+    copy (S,); ``set_state`` takes (S,). ``facts`` says which runtime, version and number of threads.
     """
 
     name: str

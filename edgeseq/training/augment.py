@@ -18,8 +18,8 @@ from edgeseq.training.settings import Augmentation
 Floats = NDArray[np.float32]
 _ACCELERATION = {"g", "m/s2", "m/s^2", "m/s²"}
 _ANGULAR_VELOCITY = {"rad/s", "deg/s", "dps", "°/s"}
-# The other wrist is the mirror image of this one. x lies along the forearm and turns over, y and z stay. Acceleration is
-# a polar vector; angular velocity is an axial one, for which a reflection turns over the other two.
+# The other wrist is the mirror image of this one. x lies along the forearm and turns over, y and z stay. Acceleration
+# is a polar vector; angular velocity is an axial one, for which a reflection turns over the other two.
 _MIRROR_ACCELERATION = np.array([-1, 1, 1], np.float32)
 _MIRROR_ANGULAR_VELOCITY = np.array([1, -1, -1], np.float32)
 
@@ -64,7 +64,7 @@ def mirror_signs(triads: Triads, channels: int) -> Floats:
 
 
 def random_rotation(rng: np.random.Generator, spread: Sequence[float]) -> Floats:
-    """A rotation matrix ``(3, 3)`` whose rotation vector is normal with these deviations (radians); Rodrigues' formula."""
+    """A rotation ``(3, 3)`` whose rotation vector is normal with these deviations (radians); Rodrigues' formula."""
     vector = rng.normal(size=3) * np.asarray(spread)
     angle = float(np.linalg.norm(vector))
     if angle < 1e-9:
@@ -101,7 +101,7 @@ class Sampler:
     def draw(
         self, rng: np.random.Generator, frames: int, settle: int, stitch: float
     ) -> tuple[Floats, NDArray[np.int16]]:
-        """One crop ``x (T, C)`` with labels ``y (T,)``; the first ``settle`` labels after its start and seams are -1."""
+        """One crop ``x (T, C)``, labels ``y (T,)``; the first ``settle`` labels after its start and seams are -1."""
         xs, ys, length = [], [], 0
         seam = int(rng.integers(frames // 4, frames)) if rng.random() < stitch else frames
         while length < frames:

@@ -71,8 +71,9 @@ def fit(
 ) -> list[Round]:
     """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
 
-    ``checkpoint`` is a folder for the unfinished run; one that was left there by a run of the same ``identity`` is taken
-    up. ``normalize`` sets the model's normalization from the training subjects. Every round draws from generators made of (seed, round), so that a resumed run ends in the same weights.
+    ``checkpoint`` is a folder for the unfinished run; one that was left there by a run of the same ``identity`` is
+    taken up. ``normalize`` sets the model's normalization from the training subjects. Every round draws from generators
+    made of (seed, round), so that a resumed run ends in the same weights.
     """
     sampler = Sampler(split.train.recordings, split.train.units, settings.augmentation)
     if normalize:
@@ -133,7 +134,7 @@ def _round(
 
 
 def _carried(model: StreamingModel, last: State | None, settings: Settings, rng: np.random.Generator) -> State | None:
-    """Starting states: for a share of the crops the state in which some other crop ended, the initial one for the rest."""
+    """Starting states: for a share of the crops the state in which some other crop ended, else the initial one."""
     if last is None or not settings.carry:
         return None
     fresh = model.initial_state(settings.batch)

@@ -11,7 +11,7 @@ from edgeseq.errors import InputError, unknown
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Changes that a sensor on a body really meets. Rotation, roll and mirror act on accelerometer and gyroscope triads.
+    """Changes that a sensor on a body really meets. Rotation, roll and mirror act on triads (x, y, z of one sensor).
 
     tempo: largest factor of slower or faster (log-uniform in 1/tempo..tempo); angular velocities scale with it.
     rotation, roll: standard deviation in radians of a random turn about all axes, and about the forearm (x).
@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     carry: share of crops that start from the state some other crop ended in, so that a stream may run for hours.
     stitch: share of crops sewn from two recordings. settle: seconds after a start or a seam that are not scored.
+    threads: of torch. One is the fastest for models of this size wherever cores are shared, and gives the same weights
+    on machines with different numbers of cores.
     """
 
     rounds: int = 10
@@ -51,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stitch: float = 0.2
     settle: float = 1.0
     class_weights: bool = True
+    threads: int = 1
     augmentation: Augmentation = Augmentation()
 
 

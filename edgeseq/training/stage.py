@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def train(
 ) -> Folder:
     """Train a preset on a data set and write the model folder ``out``.
 
-    ``changes`` are settings by name, those of the model as ``model.hidden``. Subjects of ``test`` and ``validation`` are
-    kept apart; by default those of fold ``fold`` of five. ``start`` is a folder whose model is trained on. An interrupted
-    run is taken up by the same call.
+    ``changes`` are settings by name, those of the model as ``model.hidden``. Subjects of ``test`` and ``validation``
+    are kept apart; by default those of fold ``fold`` of five. ``start`` is a folder whose model is trained on. An
+    interrupted run is taken up by the same call.
 
     Raises:
         InputError: an unknown preset or setting, unusable data, an existing target.
@@ -80,16 +81,18 @@ def train(
         data_fingerprint=dataset.fingerprint(),
         parent=parent.hash if parent else None,
     )
-    fit(
-        model,
-        split,
-        settings,
-        seed=seed,
-        checkpoint=out.with_name(f".{out.name}.training"),
-        identity=_identity(entry, arguments, split.subjects()),
-        normalize=parent is None,
-        report=report,
-    )
+    with _threads(settings.threads):
+        fit(
+            model,
+            split,
+            settings,
+            seed=seed,
+            checkpoint=out.with_name(f".{out.name}.training"),
+            identity=_identity(entry, arguments, split.subjects()),
+            normalize=parent is None,
+            report=report,
+        )
+        metrics = _metrics(model, split)
     manifest = Manifest(
         name=out.name,
         family=family,
@@ -100,7 +103,7 @@ def train(
         states=state_entries(model),
         decision=Decision(smoothing=SMOOTHING),
         split={part: tuple(subjects) for part, subjects in split.subjects().items()},
-        metrics=_metrics(model, split),
+        metrics=metrics,
         lineage=(*(parent.manifest.lineage if parent else ()), entry),
     )
     with new_folder(out, overwrite=overwrite) as staging:
@@ -133,6 +136,16 @@ def configure(preset: Preset, dataset: Dataset, changes: dict[str, Any]) -> tupl
     ours = {name.removeprefix("model."): value for name, value in changes.items() if name.startswith("model.")}
     settings = with_changes(settings, {name: v for name, v in changes.items() if not name.startswith("model.")})
     return preset.family, {**preset.arguments, **ours}, settings
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _identity(*parts: Any) -> str:

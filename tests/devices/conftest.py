@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from edgeseq.export.onnx_writer import write_onnx
-from edgeseq.export.pack import layout
 from edgeseq.export.tflite_writer import write_tflite
 from edgeseq.folder import new_folder, seal
-from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization
+from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, state_table
 from edgeseq.program import Builder, Program, Value, interpret
 
 FRAMES = 2000
@@ -87,7 +86,7 @@ def manifest_of(program: Program, name: str = "model", **changes: object) -> Man
             50.0,
             Normalization((0.0,) * channels, (1.0,) * channels),
         ),
-        "states": layout(program, {s.name: INITIAL for s in program.states}),
+        "states": state_table((s.name, s.before.shape, INITIAL) for s in program.states),
         "decision": Decision(smoothing=0.1, enter=0.3, dwell=0.1),
     }
     return Manifest(**{**fields, **changes})

@@ -1,0 +1,73 @@
+# make demo    sets up .venv, then trains, exports, proves, streams and measures on real smartwatch data
+# make test    sets up .venv with the test extras, then runs the tests
+# Both are safe to repeat: what is done is skipped.
+#
+#   PYTHON=python3.12         another interpreter (3.10 or newer) for the environment
+#   PIP_ARGS="--index-url …"  passed to pip, for example to choose a CPU build of torch
+
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL  := $(PIP) install --quiet -c constraints.txt $(PIP_ARGS)
+INPUTS   := pyproject.toml constraints.txt
+# One thread a process: the models are small, and processes that share cores wait for each other's threads.
+PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow test-witness lint format clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+
+$(BIN)/python:
+	@echo "== creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edgeseq needs Python 3.10 or newer")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python $(INPUTS)
+	@echo "== installing edgeseq with training and both runtimes into $(VENV) (torch is 200 MB and more; minutes)"
+	@$(INSTALL) -e '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "== installing the test extras"
+	@$(INSTALL) -e '.[all,dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/edgeseq demo har
+
+test: $(VENV)/.installed-dev
+	@echo "== the fast tests"
+	$(PYTEST) -n 2 -m "not slow and not witness"
+
+test-slow: $(VENV)/.installed-dev
+	@echo "== the slow tests: a wheel in an environment with the base dependencies, examples, long streams"
+	$(PYTEST) -m slow
+
+# litert-torch brings 90 packages and holds some of them back, so it lives in an environment of its own.
+$(VENV)-witness/.installed: $(INPUTS)
+	@echo "== creating $(VENV)-witness (over 2 GB; minutes)"
+	@$(PYTHON) -m venv $(VENV)-witness
+	@$(VENV)-witness/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS) \
+	    -e '.[train,onnx,witness,dev]'
+	@touch $@
+
+test-witness: $(VENV)-witness/.installed
+	@echo "== our files against those of torch.onnx and litert-torch"
+	OMP_NUM_THREADS=1 $(VENV)-witness/bin/python -m pytest -m witness
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(VENV)-witness build dist *.egg-info demo

@@ -1,0 +1,6 @@
+"""``python -m edgeseq``: the same as the console script."""
+
+from edgeseq.cli import main
+
+if __name__ == "__main__":
+    main()

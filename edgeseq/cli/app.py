@@ -1,0 +1,142 @@
+"""The verbs in the order people use them, and what becomes of what they return or raise.
+
+A verb prints for people and returns its JSON document; whether that is written is decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+import edgeseq
+from edgeseq.cli.demo import demo
+from edgeseq.cli.doctor import doctor
+from edgeseq.cli.export import export, verify
+from edgeseq.cli.look import datasets, inspect, models
+from edgeseq.cli.run import bench, stream
+from edgeseq.cli.train import train
+from edgeseq.errors import EdgeseqError, unknown
+
+VERBS = {
+    "Make a model": (train, export, verify),
+    "Run and measure it": (stream, bench),
+    "Look": (inspect, models, datasets, doctor),
+    "See it all work": (demo,),
+}
+NAMES = tuple(verb.__name__ for verbs in VERBS.values() for verb in verbs)
+RESUMABLE = ("train", "demo")
+INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: 0 ok; 1 a bug of ours; 2 usage or bad input; 3 something is not installed; 4 not supported; "
+    "5 a proof failed; 6 device unreachable; 7 a budget missed."
+)
+# What the parser raises, by way of a public name: typer has carried a click of its own since 0.2x.
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="edgeseq",
+    help="Take a sequence model from training to a small computer, and prove that it is still the same model.",
+    epilog=EXIT_CODES,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for panel, verbs in VERBS.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(edgeseq.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb and return its exit code; with ``--json`` exactly one document goes to standard output."""
+    as_json = "--json" in arguments
+    # Whatever a library prints must not get between the user's program and the document.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        code, document = _call(arguments)
+    try:
+        if as_json and document is not None:
+            print(msgspec.json.encode(document).decode())
+        sys.stdout.flush()
+    except BrokenPipeError:  # `edgeseq models | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _call(arguments: Sequence[str]) -> tuple[int, Any]:
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    command = typer.main.get_command(app)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", category=UserWarning, module="edgeseq")
+            warnings.showwarning = _show_warning
+            if name and name not in NAMES:
+                raise unknown("verb", name, NAMES)
+            with command.make_context("edgeseq", list(arguments)) as context:
+                return 0, command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code, None
+    except (KeyboardInterrupt, typer.Abort):
+        goes_on = "; the same command goes on where it was" if name in RESUMABLE else ""
+        return _failed("Interrupted", f"interrupted{goes_on}", INTERRUPTED, prefix="")
+    except EdgeseqError as error:
+        return _failed(type(error).__name__, str(error), error.exit_code)
+    except BrokenPipeError:
+        return 0, None
+    except UsageError as error:
+        if not error.format_message():  # no arguments: the help has been printed
+            return 2, None
+        return _failed("UsageError", _usage(error), 2)
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(type(error).__name__, f"this is a bug of edgeseq: {error}", 1)
+
+
+def _failed(kind: str, message: str, code: int, prefix: str = "error: ") -> tuple[int, Any]:
+    print(f"{prefix}{message}", file=sys.stderr)
+    return code, {"error": {"type": kind, "message": message, "exit_code": code}}
+
+
+def _usage(error: Any) -> str:
+    context = error.ctx
+    where = context.command_path if context is not None else "edgeseq"
+    option = getattr(error, "option_name", None)
+    if context is not None and type(error).__name__ == "NoSuchOption":
+        known = (name for parameter in context.command.params for name in parameter.opts if name.startswith("--"))
+        return str(unknown(f"option of {where}", option or "", known))
+    message = error.format_message().rstrip(".")
+    return f"{message[:1].lower()}{message[1:]}. See: {where} --help"
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

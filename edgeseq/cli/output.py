@@ -1,0 +1,163 @@
+"""What a verb prints: results on standard output, everything else on standard error.
+
+rich leaves colours and bars out where the output is not a terminal, and colours where NO_COLOR is set.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from edgeseq.errors import InputError, MissingDependency
+from edgeseq.folder import CARD_NAME, Folder
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on standard output.")]
+Document = dict[str, Any]
+
+
+class Show:
+    """Where a verb prints. With ``json`` the results go to standard error too: standard output is for the document."""
+
+    def __init__(self, json: bool = False) -> None:
+        self.notes = Console(stderr=True, highlight=False)
+        self.out = self.notes if json else Console(highlight=False)
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """A line of the result; never broken, so that paths and commands can be copied."""
+        self.out.print(Text(text, style or ""), soft_wrap=True)
+
+    def text(self, text: str) -> None:
+        """A sentence of the result, wrapped at the terminal's width."""
+        self.out.print(Text(text))
+
+    def note(self, text: str) -> None:
+        """A line about what is going on."""
+        self.notes.print(Text(text, "dim"), soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+        """A table; a column whose name starts with ``>`` holds numbers."""
+        if title:
+            self.line(title, "bold")
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False, header_style="bold")
+        for column in columns:
+            numbers = column.startswith(">")
+            made.add_column(column.removeprefix(">"), justify="right" if numbers else "left", no_wrap=numbers)
+        for row in rows:
+            made.add_row(*(Text(cell, "bold red" if cell == "FAILED" else "") for cell in row))
+        self.out.print(made)
+        self.line()
+
+    def facts(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Names and what they are, one below the other."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column()
+        for name, value in rows:
+            grid.add_row(Text(name), Text(value))
+        self.out.print(grid)
+
+    def bar(self) -> Progress:
+        """A progress bar with a field ``news``; nothing where standard error is not a terminal."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[news]}"),
+            TimeRemainingColumn(),
+            console=self.notes,
+            transient=True,
+            disable=not self.notes.is_terminal,
+        )
+
+    def wrote(self, path: Path, size: int, clock: Clock) -> None:
+        """The line about what a verb wrote."""
+        self.line(f"wrote {path} ({kilobytes(size)}) in {clock.seconds:.1f} s", "green")
+
+    def next(self, *command: str | Path) -> None:
+        """The command to type after this one."""
+        self.line(f"next: {typed(*command)}", "bold")
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far, to the millisecond."""
+        return round(time.perf_counter() - self._start, 3)
+
+
+def need(purpose: str, extra: str, *packages: str) -> None:
+    """Raise MissingDependency, with the line that installs it, for the first package that cannot be imported."""
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError:
+            raise MissingDependency(package, extra, purpose) from None
+
+
+def need_torch(purpose: str) -> None:
+    """What every verb that trains or captures asks for first."""
+    need(purpose, "train", "torch")
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    try:
+        import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def typed(*command: str | Path) -> str:
+    """A command of edgeseq as one types it."""
+    return shlex.join(["edgeseq", *map(str, command)])
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """``a,b,c`` as a tuple.
+
+    Raises:
+        InputError: an entry is empty.
+    """
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise InputError(f"{text!r} has an empty entry: write the names with commas between them, as in a,b,c")
+    return names
+
+
+def size_of(folder: Folder) -> int:
+    """Bytes of everything in a model folder that its manifest lists."""
+    return sum((folder.path / name).stat().st_size for name in folder.manifest.files)
+
+
+def kilobytes(size: int) -> str:
+    """Bytes for people, in thousands."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share for people; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def files_of(folder: Folder) -> list[tuple[str, int]]:
+    """Names and bytes of a folder's files, the card left out."""
+    return [(name, (folder.path / name).stat().st_size) for name in folder.manifest.files if name != CARD_NAME]

@@ -1,0 +1,259 @@
+"""``edgeseq train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from edgeseq.cli.output import Clock, Document, Json, Show, listed, need_torch, percent, size_of, typed
+from edgeseq.errors import InputError
+
+if TYPE_CHECKING:
+    from edgeseq.data import Mapping, Split
+    from edgeseq.folder import Folder
+    from edgeseq.models.contract import StreamingModel
+    from edgeseq.training.loop import Round
+    from edgeseq.training.settings import Settings
+
+COLUMNS = "Columns of your own data"
+Changes = dict[str, Any]
+
+
+def train(
+    source: Annotated[str, typer.Argument(help="A data set's name, an .npz, or a folder of CSV or Parquet files.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    model: Annotated[str, typer.Option(help="A preset: see edgeseq models.")] = "gru",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; model.hidden=48 is the model's.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Fold of a cross-validation over subjects; 0 if not given.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to test on.")] = None,
+    validation: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to choose the weights on.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Train on from the model of this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Timestamps.", rich_help_panel=COLUMNS)] = None,
+    time_unit: Annotated[
+        str | None, typer.Option(metavar="UNIT", help="Their unit: s, ms, us or ns.", rich_help_panel=COLUMNS)
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Classes.", rich_help_panel=COLUMNS)] = None,
+    subject: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Who was recorded.", rich_help_panel=COLUMNS)
+    ] = None,
+    subject_from: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="Take it from the name of the: file or folder.", rich_help_panel=COLUMNS),
+    ] = None,
+    recording: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Changes where a recording starts.", rich_help_panel=COLUMNS),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Columns to learn from.", rich_help_panel=COLUMNS)
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The unit of each channel.", rich_help_panel=COLUMNS)
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="HZ", help="The sample rate to expect.", rich_help_panel=COLUMNS)
+    ] = None,
+    gap: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds without a frame that end a recording.", rich_help_panel=COLUMNS),
+    ] = None,
+    ignored: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Labels that mean unlabelled time.", rich_help_panel=COLUMNS)
+    ] = None,
+    json: Json = False,
+) -> Document:
+    """Train a model on recordings and write a model folder.
+
+    Example: edgeseq train spar_watch --model gru --out runs/gru
+    """
+    show = Show(json)
+    if fold is not None and (test or validation):
+        raise InputError("--fold chooses the subjects, and so do --test and --validation: give one or the other")
+    mapping = _mapping(
+        time=time,
+        time_unit=time_unit,
+        label=label,
+        subject=subject,
+        subject_from=subject_from,
+        recording=recording,
+        channels=channels and listed(channels),
+        units=units and listed(units),
+        rate=rate,
+        gap=gap,
+        ignored=ignored and listed(ignored),
+    )
+    folder, document = train_folder(
+        show,
+        source,
+        out,
+        mapping=mapping,
+        preset=model,
+        seed=seed,
+        changes={**read_config(config), **parse_settings(set_ or [])},
+        fold=fold or 0,
+        test=listed(test),
+        validation=listed(validation),
+        start=start,
+        overwrite=overwrite,
+    )
+    following = ("export", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-export"))
+    show.next(*following)
+    return {**document, "next": typed(*following)}
+
+
+def train_folder(show: Show, source: str, out: Path, **options: Any) -> tuple[Folder, Document]:
+    """Train, showing what goes in, how it goes and what comes out; the folder, and the document of it.
+
+    ``options`` are those of :func:`edgeseq.training.stage.train`.
+    """
+    need_torch("training")
+    from edgeseq.training.stage import train as train_stage
+
+    clock, log = Clock(), _Log(show)
+    with log.progress:
+        folder = train_stage(source, out, announce=log.announce, report=log.report, **options)
+    metrics = folder.manifest.metrics
+    show.table(
+        ["subjects of", ">accuracy", ">macro-F1", ">smoothed", ">majority"],
+        [
+            [
+                part,
+                percent(metrics.get(f"{part}_accuracy")),
+                percent(metrics.get(f"{part}_macro_f1")),
+                percent(metrics.get(f"{part}_accuracy_smoothed")),
+                percent(metrics.get(f"{part}_majority_share")),
+            ]
+            for part in ("validation", "test")
+        ],
+    )
+    show.wrote(folder.path, size_of(folder), clock)
+    document = {
+        "folder": str(folder.path),
+        "hash": folder.hash,
+        "seconds": clock.seconds,
+        "bytes": size_of(folder),
+        "parameters": log.parameters,
+        "split": folder.manifest.split,
+        "rounds": log.rounds,
+        "metrics": metrics,
+        "files": folder.manifest.files,
+    }
+    return folder, document
+
+
+class _Log:
+    """Shows a run of training: on a terminal as one bar, elsewhere as one line a round."""
+
+    def __init__(self, show: Show) -> None:
+        self.show, self.progress = show, show.bar()
+        self.parameters = 0
+        self.rounds: list[Round] = []
+        self._steps = self._total = 0
+
+    def announce(self, model: StreamingModel, split: Split, settings: Settings) -> None:
+        """What is trained, on what."""
+        from edgeseq.models.contract import parameter_count
+
+        self.parameters = parameter_count(model)
+        self._steps, self._total = settings.steps, settings.rounds
+        self.show.facts(
+            [("data", describe(split))]
+            + [(part, f"subjects {', '.join(subjects)}") for part, subjects in split.subjects().items()]
+            + [("model", f"{type(model).__name__}, {self.parameters:,} parameters")]
+        )
+        self._bar = self.progress.add_task("training", total=settings.rounds * settings.steps, news="")
+        self._first = True
+
+    def report(self, ended: Round | None, steps: int) -> None:
+        """A step, and perhaps a round, has ended."""
+        if self._first and steps > 1:
+            self.show.note(f"going on after round {(steps - 1) // self._steps} of an interrupted run")
+        self._first = False
+        news: dict[str, str] = {}
+        if ended is not None:
+            self.rounds.append(ended)
+            scores = f"{percent(ended.accuracy)}, F1 {percent(ended.macro_f1)}"
+            news = {"news": f"loss {ended.loss:.2f}, {scores}"}
+            if not self.show.notes.is_terminal:
+                self.show.note(f"round {ended.number + 1}/{self._total}: loss {ended.loss:.3f}, validation {scores}")
+        self.progress.update(self._bar, completed=steps, **news)
+
+
+def describe(split: Split) -> str:
+    """The data of all three parts in one line."""
+    import dataclasses
+
+    parts = (split.train, split.validation, split.test)
+    whole = dataclasses.replace(split.train, recordings=tuple(r for part in parts for r in part.recordings))
+    return (
+        f"{whole.name}: {len(whole.subjects)} subjects, {60 * whole.hours:.1f} minutes at {whole.rate:g} Hz; "
+        f"{len(whole.labels)} labels ({', '.join(whole.labels)}), the most frequent {percent(whole.majority_share())}"
+    )
+
+
+def parse_settings(pairs: list[str]) -> Changes:
+    """``key=value`` texts as settings. A value is read as JSON (number, list, true, "text"), else taken as text.
+
+    Raises:
+        InputError: a text without ``=`` or without a key.
+    """
+    found: Changes = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {pair!r} is not KEY=VALUE, as in --set rounds=20 or --set model.hidden=48")
+        try:
+            found[key.strip()] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            found[key.strip()] = text.strip()
+    return found
+
+
+def read_config(file: Path | None) -> Changes:
+    """Settings of a TOML or JSON file, its tables as dotted names.
+
+    Raises:
+        InputError: no such file, not TOML or JSON, or TOML on Python 3.10, which cannot read it.
+    """
+    if file is None:
+        return {}
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix.lower() == ".json":
+            tree = msgspec.json.decode(text, type=dict[str, Any])
+        elif sys.version_info >= (3, 11):
+            import tomllib
+
+            tree = tomllib.loads(text)
+        else:
+            raise InputError(f"{file}: TOML is read by Python 3.11 and later; write it as {file.with_suffix('.json')}")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # both decoders' errors, and text that is not UTF-8
+        raise InputError(f"{file} is not {file.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
+    return _flat(tree)
+
+
+def _flat(tree: Changes, prefix: str = "") -> Changes:
+    found: Changes = {}
+    for name, value in tree.items():
+        found.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return found
+
+
+def _mapping(**columns: Any) -> Mapping | None:
+    given = {name: value for name, value in columns.items() if value is not None}
+    if not given:
+        return None
+    from edgeseq.data import Mapping
+
+    return Mapping(**given)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgeseq.devices.bench import MAX_SAMPLES, BenchReport, Latency, bench, latency
+from edgeseq.devices.facts import read_facts
+from edgeseq.errors import InputError
+from edgeseq.folder import open_folder
+
+
+@pytest.fixture(scope="module")
+def report(folders: dict[str, Path]) -> BenchReport:
+    return bench(folders["leaky"], seconds=0.05, paced_seconds=0.2, rate=100.0)
+
+
+def test_a_report_survives_json(report: BenchReport) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(report), type=BenchReport) == report
+
+
+def test_a_report_is_complete(report: BenchReport, folders: dict[str, Path]) -> None:
+    folder = folders["leaky"]
+    assert [entry.engine for entry in report.engines] == ["litert", "onnxruntime", "numpy"]
+    assert report.folder_hash == open_folder(folder).hash
+    assert report.provenance == "host"
+    assert report.energy == "none"
+    assert report.rate == 100.0
+    assert report.parameters == 8 * 3 + 1 + 4 * 8 + 4
+    assert report.constant_bytes == 4 * report.parameters
+    assert report.state_bytes == 4 * 8
+    assert report.macs == 8 * 3 + 4 * 8
+    assert report.elementwise == 16
+    for entry in report.engines:
+        assert entry.fresh.load_ms > 0
+        assert entry.fresh.first_call_ms > 0
+        assert entry.fresh.peak_rss_bytes is None or entry.fresh.peak_rss_bytes > 5_000_000
+        assert entry.paced.frames == len(entry.paced.call_ns) == len(entry.paced.response_ns) == 20
+        assert 0 <= entry.paced.deadline_misses <= 20
+        assert entry.paced.cpu_share > 0
+        assert 0 < len(entry.tight_ns) <= MAX_SAMPLES + 100
+        assert all(r >= c > 0 for r, c in zip(entry.paced.response_ns, entry.paced.call_ns, strict=True))
+        assert entry.tight == latency(entry.tight_ns)
+        if entry.engine != "numpy":
+            assert entry.file_bytes == (folder / entry.file).stat().st_size
+    assert report.engines[2].file_bytes == sum(
+        (folder / f"step.{end}").stat().st_size for end in ("json", "safetensors")
+    )
+
+
+def test_latency_quantiles_are_in_microseconds() -> None:
+    assert latency([1000 * n for n in range(1, 102)]) == Latency(51.0, 91.0, 100.0, 101.0)
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0.0}, {"paced_seconds": -1.0}, {"rate": 0.0}, {"rate": float("nan")}])
+def test_durations_and_rates_must_be_positive(folders: dict[str, Path], options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="a positive number is needed"):
+        bench(folders["leaky"], ["numpy"], **options)
+
+
+def write(root: Path, path: str, content: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(content)
+
+
+def test_facts_of_a_raspberry_pi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    write(tmp_path, "proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\x00")
+    write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "ondemand\n")
+    write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2400000\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "51234\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone1/temp", "48000\n")
+    write(tmp_path, "sys/devices/platform/soc/soc:firmware/get_throttled", "50000\n")
+    write(tmp_path, "etc/os-release", 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
+    facts = read_facts(tmp_path)
+    assert facts.model == "Raspberry Pi 5 Model B Rev 1.0"
+    assert (facts.governor, facts.clock_mhz, facts.temperature_c) == ("ondemand", 2400.0, 51.234)
+    assert facts.throttled == "50000"
+    assert facts.os == "Debian GNU/Linux 12 (bookworm)"
+    assert facts.provenance == "measured-on-device"
+
+
+def test_an_emulated_board_is_not_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    write(tmp_path, "proc/device-tree/model", "linux,dummy-virt\x00")
+    assert read_facts(tmp_path).provenance == "emulated-functional"
+
+
+def test_a_machine_without_a_device_tree_is_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    write(tmp_path, "proc/cpuinfo", "processor: 0\nmodel name\t: Neoverse-N1\ncpu MHz\t\t: 2500.5\n\nprocessor: 1\n")
+    facts = read_facts(tmp_path)
+    assert (facts.model, facts.clock_mhz, facts.provenance) == ("Neoverse-N1", 2500.5, "host")
+
+
+def test_facts_that_cannot_be_read_are_absent(tmp_path: Path) -> None:
+    write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "no number")
+    write(tmp_path, "proc/cpuinfo", "cpu MHz : fast\n")
+    facts = read_facts(tmp_path / "nothing")
+    assert (facts.model, facts.governor, facts.clock_mhz, facts.temperature_c) == (None, None, None, None)
+    assert (read_facts(tmp_path).temperature_c, read_facts(tmp_path).clock_mhz) == (None, None)
+    assert facts.versions["numpy"]

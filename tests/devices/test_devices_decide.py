@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeseq.devices.decide import UNKNOWN, Answer, Decider
+from edgeseq.errors import InputError
+from edgeseq.manifest import Decision
+
+LABELS = ("sit", "walk", "run")
+RATE = 50.0
+
+logit = st.floats(-20, 20, width=32)
+streams = st.lists(st.tuples(logit, logit, logit), min_size=1, max_size=80)
+rules = st.builds(
+    Decision,
+    smoothing=st.sampled_from([0.0, 0.02, 0.1, 1.0]),
+    enter=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
+    dwell=st.sampled_from([0.0, 0.02, 0.1, 0.3]),
+    unknown=st.sampled_from([0.0, 0.2, 0.4, 0.6]),
+)
+
+
+def sure(index: int, p: float = 0.98) -> np.ndarray:
+    """Logits with probability p for one label and the rest shared."""
+    rest = (1 - p) / 2
+    return np.float32([math.log(p if k == index else rest) for k in range(3)])
+
+
+def play(rule: Decision, logits: list, look_ahead: int = 0) -> list[Answer]:
+    decide = Decider(rule, LABELS, RATE, look_ahead)
+    return [decide(np.float32(row)) for row in logits]
+
+
+@given(streams)
+def test_without_a_rule_the_answer_is_the_likeliest_label(rows: list) -> None:
+    for row, answer in zip(rows, play(Decision(), rows), strict=True):
+        e = np.exp(np.float64(np.float32(row)) - max(np.float32(row)))
+        assert answer.label == LABELS[int(np.argmax(row))]
+        assert answer.probability == pytest.approx(max(e / e.sum()))
+
+
+@given(rules, streams)
+def test_changed_marks_exactly_the_changes(rule: Decision, rows: list) -> None:
+    answers = play(rule, rows)
+    assert answers[0].changed
+    for before, after in pairwise(answers):
+        assert after.changed == (after.label != before.label)
+
+
+@given(rules, streams)
+def test_a_label_is_entered_only_above_enter_and_after_the_dwell(rule: Decision, rows: list) -> None:
+    frames, last = round(rule.dwell * RATE), None
+    previous = UNKNOWN
+    for t, answer in enumerate(play(rule, rows)):
+        if answer.label != previous:
+            if answer.label != UNKNOWN:
+                assert answer.probability > max(rule.enter, rule.unknown)
+                assert last is None or t - last >= frames
+            last = t
+        previous = answer.label
+
+
+def averages(rule: Decision, rows: list) -> list[np.ndarray]:
+    """The smoothed probabilities, by the formula's sum: weight w of now, (1 - w) of before."""
+    keep = math.exp(-1 / (RATE * rule.smoothing)) if rule.smoothing else 0.0
+    found: list[np.ndarray] = []
+    for row in rows:
+        e = np.exp(np.float64(np.float32(row)) - np.max(np.float32(row)))
+        now = e / e.sum()
+        found.append(keep * found[-1] + (1 - keep) * now if found else now)
+    return found
+
+
+@given(rules, streams)
+def test_unknown_is_answered_where_no_label_is_above_it_and_else_only_while_none_may_be_entered(
+    rule: Decision, rows: list
+) -> None:
+    frames, since, previous = round(rule.dwell * RATE), 10**6, UNKNOWN
+    for average, answer in zip(averages(rule, rows), play(rule, rows), strict=True):
+        since += 1
+        highest = average.max()
+        if highest < rule.unknown - 1e-9:
+            assert answer.label == UNKNOWN
+        elif answer.label == UNKNOWN and highest > rule.unknown + 1e-9:
+            assert highest <= rule.enter + 1e-9 or since < frames
+        if answer.label != previous:
+            previous, since = answer.label, 0
+
+
+def test_unknown_comes_at_once_and_goes_after_the_dwell() -> None:
+    rule = Decision(unknown=0.5, dwell=0.1)
+    vague = np.zeros(3, np.float32)
+    labels = [a.label for a in play(rule, [sure(0), vague, *[sure(1)] * 6])]
+    assert labels == ["sit", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, "walk", "walk"]
+
+
+def test_smoothing_follows_its_time_constant() -> None:
+    rule = Decision(smoothing=0.2)
+    answers = play(rule, [sure(0, 0.9), *[sure(1, 0.9)] * 10])
+    walk = 0.9 + (0.05 - 0.9) * math.exp(-1)  # 10 frames at 50 Hz are one time constant
+    assert answers[-1].label == "walk"
+    assert answers[-1].probability == pytest.approx(walk, abs=1e-6)
+
+
+def test_an_answer_is_held_for_the_dwell_time() -> None:
+    labels = [a.label for a in play(Decision(dwell=0.1), [sure(0), *[sure(1)] * 6])]
+    assert labels == ["sit"] * 5 + ["walk"] * 2
+
+
+def test_dwell_is_counted_in_whole_frames_whatever_the_floats_say() -> None:
+    decide = Decider(Decision(dwell=0.1), LABELS, 30.0)  # 0.1 * 30 is 3.0000000000000004 in some orders
+    assert [decide(row).label for row in [sure(0), *[sure(1)] * 3]] == ["sit", "sit", "sit", "walk"]
+
+
+def test_below_enter_the_old_answer_stays() -> None:
+    rule = Decision(enter=0.6)
+    labels = [a.label for a in play(rule, [sure(0), sure(1, 0.55), sure(1, 0.65)])]
+    assert labels == ["sit", "sit", "walk"]
+
+
+def test_before_any_label_is_entered_the_answer_is_unknown() -> None:
+    assert [a.label for a in play(Decision(enter=0.6), [sure(1, 0.5), sure(1, 0.7)])] == [UNKNOWN, "walk"]
+
+
+def test_answers_before_the_look_ahead_mean_nothing() -> None:
+    rows = [sure(2), sure(2), sure(0)]
+    answers = play(Decision(smoothing=10.0), rows, look_ahead=2)
+    assert [a.label for a in answers] == [UNKNOWN, UNKNOWN, "sit"]
+    assert answers[-1].probability == pytest.approx(0.98)
+
+
+@given(rules, streams)
+def test_reset_forgets_everything(rule: Decision, rows: list) -> None:
+    decide = Decider(rule, LABELS, RATE)
+    first = [decide(np.float32(row)) for row in rows]
+    decide.reset()
+    assert [decide(np.float32(row)) for row in rows] == first
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 3), (), (4,)])
+def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="logits have shape"):
+        Decider(Decision(), LABELS, RATE)(np.zeros(shape, np.float32))
+
+
+def test_large_logits_do_not_overflow() -> None:
+    (answer,) = play(Decision(), [[1e30, -1e30, 0.0]])
+    assert answer == Answer("sit", 1.0, True)
