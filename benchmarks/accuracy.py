@@ -6,8 +6,8 @@
 
 One row a run in ``benchmarks/results/accuracy.json``: per-frame accuracy and macro-F1 on the two test subjects, after
 the first 2 s of each recording. Everything that is chosen (the round whose weights are kept) is chosen on the
-validation subject. ``forest`` is a random forest on statistics of the last 2 s, asked every 0.1 s; it has nothing to choose, so it
-learns from the validation subject too.
+validation subject. ``forest`` is a random forest on statistics of the last 2 s, asked every 0.1 s; it has nothing to
+choose, so it learns from the validation subject too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseq.devices.engines.base import Floats, frame_width
 from edgeseq.errors import InputError
@@ -28,11 +31,11 @@ def read_golden(folder: Folder) -> Golden:
         InputError: there are none, or they are not of the manifest's shapes, or not finite.
     """
     file, manifest = folder.file(GOLDEN_NAME), folder.manifest
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            found = {name: np.ascontiguousarray(stored[name], np.float32) for name in ("x", "y", "state")}
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    stored = load_arrays(file, str(file))
+    missing = {"x", "y", "state"} - set(stored)
+    if missing:
+        raise InputError(f"{file} lacks {', '.join(sorted(missing))}: export the model anew")
+    found = {name: np.ascontiguousarray(stored[name], np.float32) for name in ("x", "y", "state")}
     count = len(found["x"]) if found["x"].ndim else 0
     shapes = {
         "x": (count, frame_width(manifest)),
@@ -45,3 +48,19 @@ def read_golden(folder: Folder) -> Golden:
         if not np.isfinite(found[name]).all():
             raise InputError(f"{file}: {name} holds values that are not finite")
     return Golden(**found)
+
+
+def load_arrays(source: Path | BinaryIO, what: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file by name; never a pickle. ``what`` is what the error calls it.
+
+    Raises:
+        InputError: it cannot be read as one.
+    """
+    try:
+        loaded = np.load(source, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with loaded as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{what} cannot be read: {error}") from error

@@ -8,7 +8,6 @@ for frame in frames:  # (C,) float32, raw sensor units
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from edgeseq.devices.decide import Answer, Decider
 from edgeseq.devices.engines import as_folder, open_engine
 from edgeseq.devices.engines.base import Facts, Floats, frame_width, initial_state
+from edgeseq.devices.golden import load_arrays
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder
 from edgeseq.manifest import Manifest
@@ -116,15 +116,9 @@ class Session:
         Raises:
             InputError: no such file, not a saved state, or one of another model.
         """
-        try:
-            content = saved if isinstance(saved, bytes) else Path(saved).read_bytes()
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                states = {name: stored[name] for name in stored.files}
-        except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-            # AttributeError: a bare .npy has no files
-            what = "the bytes given" if isinstance(saved, bytes) else str(saved)
-            raise InputError(f"{what} cannot be read as a saved state: {error}") from error
-        self.state = states
+        source = io.BytesIO(saved) if isinstance(saved, bytes) else Path(saved)
+        what = "the bytes given as a saved state" if isinstance(saved, bytes) else f"the saved state {saved}"
+        self.state = load_arrays(source, what)
         self._decider.reset()
 
     @property

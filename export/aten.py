@@ -132,6 +132,10 @@ def _clamp(b: Builder, x: str, low: Any = None, high: Any = None) -> str:
     return x if high is None else b.add("minimum", x, _scalar(b, high))
 
 
+def _hardtanh(b: Builder, x: str, low: float = -1.0, high: float = 1.0) -> str:
+    return _clamp(b, x, low, high)  # a captured graph leaves out arguments that have their default value
+
+
 def _reduce(name: str) -> Rule:
     def rule(b: Builder, x: str, dims: Any = None, keepdim: bool = False, **_: Any) -> str:
         axes = _axes(b, x, dims)
@@ -261,7 +265,7 @@ RULES: dict[str, Rule] = {
     "neg": _unary("neg"), "abs": _unary("abs"), "exp": _unary("exp"), "log": _unary("log"), "sqrt": _unary("sqrt"),
     "rsqrt": _rsqrt, "reciprocal": _reciprocal, "pow": _pow, "square": lambda b, x: b.add("mul", x, x),
     "relu": _unary("relu"), "sigmoid": _unary("sigmoid"), "tanh": _unary("tanh"), "gelu": _gelu, "silu": _silu,
-    "glu": _glu, "leaky_relu": _leaky_relu, "clamp": _clamp, "clamp_min": _clamp, "hardtanh": _clamp,
+    "glu": _glu, "leaky_relu": _leaky_relu, "clamp": _clamp, "clamp_min": _clamp, "hardtanh": _hardtanh,
     "gt": _compare("greater", swap=False), "lt": _compare("greater", swap=True),
     "ge": _compare("greater_equal", swap=False), "le": _compare("greater_equal", swap=True), "where": _where,
     "sum": _reduce("sum"), "mean": _reduce("mean"), "layer_norm": _layer_norm, "batch_norm": _batch_norm,

@@ -8,7 +8,7 @@ never from the graph. Whatever depends on constants alone is computed here.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,31 +40,41 @@ def capture(form: StepForm, input_size: int) -> Program:
             f"the step changes {what[0]!r} in place; a step must return its next state and change nothing"
         )
     (in_x, in_state), _ = pytree.tree_unflatten(list(signature.user_inputs), exported.call_spec.in_spec)
-    out_y, out_state = pytree.tree_unflatten(list(signature.user_outputs), exported.call_spec.out_spec)
+    returned = pytree.tree_unflatten(list(signature.user_outputs), exported.call_spec.out_spec)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        raise Unsupported("the step must return its answer and its state, a dict of tensors")
+    out_y, out_state = returned
     if list(out_state) != list(in_state):
         raise Unsupported(
             f"the step is given states {list(in_state)} and returns {list(out_state)}; they must be the same"
         )
     builder = Builder(Value("x", (1, input_size)), [Value(name, tuple(state[name].shape)) for name in in_state])
     names: dict[str, Any] = {in_x: "x", **{graph_name: name for name, graph_name in in_state.items()}}
-    _translate(exported, builder, names)
-    program = builder.finish(names[out_y], {name: names[graph_name] for name, graph_name in out_state.items()})
+    tensors = _translate(exported, builder, names)
+    y, *after = (_named(graph_name, builder, names, tensors) for graph_name in (out_y, *out_state.values()))
+    program = builder.finish(y, dict(zip(out_state, after, strict=True)))
+    shape = program.values[y].shape
+    if len(shape) != 2 or shape[0] != 1:
+        raise Unsupported(f"the step answers with shape {list(shape)}; [1, K] is needed")
     _check(program, form, input_size)
     return program
 
 
-def _example(form: StepForm, input_size: int, seed: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _example(
+    form: StepForm, input_size: int, seed: int, scale: float = 1.0
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Distinct tensors: export merges one tensor given twice into a single input without a word."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(1, input_size, generator=generator)
-    return x, {name: torch.randn(v.shape, generator=generator) for name, v in form.initial_state().items()}
+    x = scale * torch.randn(1, input_size, generator=generator)
+    return x, {name: scale * torch.randn(v.shape, generator=generator) for name, v in form.initial_state().items()}
 
 
 def _export(form: nn.Module, x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs and warns of it
-            return torch.export.export(form, (x, state), strict=False).run_decompositions({})
+            whole = torch.export.export(form, (x, state), strict=False)
+            return cast(torch.export.ExportedProgram, whole.run_decompositions({}))
     except Exception as error:  # torch.export raises many types, none of them public
         raise Unsupported(
             f"the step cannot be captured: {str(error).strip().splitlines()[0]}. A step may not branch on data, "
@@ -72,7 +82,9 @@ def _export(form: nn.Module, x: torch.Tensor, state: dict[str, torch.Tensor]) ->
         ) from error
 
 
-def _translate(exported: torch.export.ExportedProgram, builder: Builder, names: dict[str, Any]) -> None:
+def _translate(
+    exported: torch.export.ExportedProgram, builder: Builder, names: dict[str, Any]
+) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}  # what is known now: weights, buffers, and what follows from them alone
     signature = exported.graph_signature
     stored = {**exported.state_dict, **exported.constants}
@@ -96,6 +108,15 @@ def _translate(exported: torch.export.ExportedProgram, builder: Builder, names: 
             names[node.name] = names[node.args[0].name][node.args[1]]
         else:
             names[node.name] = _apply(node, builder, names, tensors)
+    return tensors
+
+
+def _named(graph_name: str, builder: Builder, names: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    """The name in the program of a value of the graph; a tensor that is known becomes a constant here."""
+    name = names[graph_name]
+    if not isinstance(name, _Constant):
+        return name
+    return builder.constant(str(name), tensors[graph_name].to(torch.float32).numpy().copy())
 
 
 class _Constant(str):
@@ -117,17 +138,10 @@ def _apply(node: torch.fx.Node, builder: Builder, names: dict[str, Any], tensors
     if rule is None:
         raise Unsupported(f"{where} is not in the step program's set; write it with the operators of docs/operators.md")
 
-    def value(n: torch.fx.Node) -> Any:
-        name = names[n.name]
-        if not isinstance(name, _Constant):
-            return name
-        tensor = tensors[n.name]
-        return builder.constant(str(name), tensor.to(torch.float32).numpy().copy())
-
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value)
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _named(n.name, builder, names, tensors))
     try:
         return rule(builder, *args, **kwargs)
-    except (Refused, InputError) as error:
+    except (Refused, InputError, TypeError) as error:  # TypeError: an argument that the rule does not know
         raise Unsupported(f"{where} cannot be said in the step program: {error}") from error
 
 
@@ -139,8 +153,8 @@ def _origin(node: torch.fx.Node) -> str:
 
 def _check(program: Program, form: StepForm, input_size: int) -> None:
     step = interpret(program)
-    for seed in range(1, 4):
-        x, state = _example(form, input_size, seed)
+    for seed, scale in enumerate((0.1, 1.0, 10.0), 1):  # so that clamps, gates and comparisons take every side
+        x, state = _example(form, input_size, seed, scale)
         with torch.no_grad():
             y, following = form(x.clone(), {name: tensor.clone() for name, tensor in state.items()})
         got_y, got = step(x.numpy(), {name: tensor.numpy() for name, tensor in state.items()})

@@ -76,7 +76,8 @@ def write_onnx(program: Program, path: Path, *, name: str = "edgeseq") -> None:
     packed = pack_states(program)
     state = packed.states[0]
     graph = _Graph()
-    handles = {value: graph.initializer(value, array) for value, array in packed.constants.items()}
+    # Names of their own: a model may call its weights y, or as a node is called.
+    handles = {value: graph.initializer(f"model.{value}", array) for value, array in packed.constants.items()}
     for value in (packed.x, state.before):
         handles[value.name] = value.name
         graph.shapes[value.name] = value.shape

@@ -27,10 +27,9 @@ def pack_states(program: Program) -> Program:
         raise Unsupported("the model carries no state from step to step: there is nothing to stream")
     packed = Value(STATE, (1, program.state_size))
     builder = Builder(program.x, [packed])
-    for name, array in program.constants.items():
-        builder.constant(name, array)
+    renamed = {program.x.name: program.x.name}
+    renamed.update((name, builder.constant(name, array)) for name, array in program.constants.items())
     builder.origin = "state"
-    renamed: dict[str, str] = {}
     for entry in layout(program):
         part = STATE
         if len(program.states) > 1:
@@ -39,14 +38,14 @@ def pack_states(program: Program) -> Program:
     for node in program.nodes:
         _copy(builder, node, renamed)
     builder.origin = "state"
-    after = [renamed.get(state.after, state.after) for state in program.states]
+    after = [renamed[state.after] for state in program.states]
     flat = [
         name
         if builder.values[name].shape == (1, state.before.size)
         else builder.add("reshape", name, shape=[1, state.before.size])
         for name, state in zip(after, program.states, strict=True)
     ]
-    y = renamed.get(program.y, program.y)
+    y = renamed[program.y]
     made = {node.output.name for node in builder.nodes}
     following = builder.add("concat", *flat, axis=1) if len(flat) > 1 else flat[0]
     if following not in made and len(flat) == 1:
@@ -58,7 +57,7 @@ def pack_states(program: Program) -> Program:
 
 def _copy(builder: Builder, node: Node, renamed: dict[str, str]) -> None:
     builder.origin = node.origin
-    inputs = [renamed.get(name, name) for name in node.inputs]
+    inputs = [renamed[name] for name in node.inputs]
     renamed[node.output.name] = builder.add(node.operator, *inputs, **node.attributes)
 
 

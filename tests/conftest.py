@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.pack import layout
 from edgeseq.export.tflite_writer import write_tflite
 from edgeseq.program import Program
+
+# The same examples in every run, and no verdict on speed: the machines that run the tests are shared.
+settings.register_profile("edgeseq", deadline=None, derandomize=True)
+settings.load_profile("edgeseq")
 
 FILE_ENGINES = ("onnxruntime", "litert", "litert-builtin")
 States = Mapping[str, np.ndarray]

@@ -6,6 +6,7 @@ set and got by their indices, which are found by signature name and never by pos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def _open(folder: Folder, name: str, module: str, install: str, *, builtin: bool
         refuse_hybrid(file, interpreter)
     package = module.replace("_", "-")
     facts: Facts = {"runtime": package, "version": _version(package), "threads": 1}
-    partitions, outside = partition_counts(interpreter)
-    facts.update(xnnpack_partitions=partitions, ops_outside_xnnpack=outside)
+    if hasattr(interpreter, "_get_ops_details"):  # not public: a runtime may come without it
+        partitions, outside = partition_counts(interpreter)
+        facts.update(xnnpack_partitions=partitions, ops_outside_xnnpack=outside)
     return _bind(folder, name, interpreter, indices, facts)
 
 
@@ -113,7 +115,7 @@ def _bind(folder: Folder, name: str, interpreter: Any, indices: dict[str, int], 
     frame, values = frame_buffer(width)
     x, before, y, after = (indices[key] for key in (X, STATE, Y, NEXT_STATE))
     # Local names: the step below is the whole path of a frame, and every attribute looked up there is paid each time.
-    set_tensor, get_tensor, invoke = interpreter.set_tensor, interpreter.get_tensor, interpreter.invoke
+    set_tensor, get_tensor, invoke = interpreter.set_tensor, interpreter.get_tensor, _invoke(interpreter)
     state: Any = as_state(initial_state(folder.manifest), size)
 
     def step(x_t: Any) -> Floats:
@@ -141,13 +143,23 @@ def _bind(folder: Folder, name: str, interpreter: Any, indices: dict[str, int], 
     return Engine(name, step, get_state, set_state, facts)
 
 
+def _invoke(interpreter: Any) -> Callable[[], None]:
+    """The runtime's own Invoke where it can be found, else the public one.
+
+    The public one first counts the references to views of tensors, which take a tenth of a small model's step to count
+    and which nobody can hold here: the interpreter never leaves this module.
+    """
+    found: Callable[[], None] = getattr(getattr(interpreter, "_interpreter", None), "Invoke", interpreter.invoke)
+    return found
+
+
 def partition_counts(interpreter: Any) -> tuple[int, int]:
     """How many partitions XNNPACK took, and how many operators are left outside of them.
 
     Nothing else tells of an operator that XNNPACK declined. Delegated operators stay in the list of nodes beside the
     DELEGATE that replaced them, so the operators that run are those found by walking back from the outputs.
     """
-    nodes = interpreter._get_ops_details()  # the public interface does not show nodes
+    nodes = interpreter._get_ops_details()
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
     maker = {int(tensor): node for node in nodes for tensor in node["outputs"]}
     maker.update({int(tensor): node for node in delegates for tensor in node["outputs"]})

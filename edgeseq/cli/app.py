@@ -17,11 +17,12 @@ import msgspec
 import typer
 
 import edgeseq
+from edgeseq.cli.bench import bench
 from edgeseq.cli.demo import demo
 from edgeseq.cli.doctor import doctor
 from edgeseq.cli.export import export, verify
 from edgeseq.cli.look import datasets, inspect, models
-from edgeseq.cli.run import bench, stream
+from edgeseq.cli.stream import stream
 from edgeseq.cli.train import train
 from edgeseq.errors import EdgeseqError, unknown
 

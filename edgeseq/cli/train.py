@@ -178,14 +178,13 @@ class _Log:
         if self._first and steps > 1:
             self.show.note(f"going on after round {(steps - 1) // self._steps} of an interrupted run")
         self._first = False
-        news: dict[str, str] = {}
         if ended is not None:
             self.rounds.append(ended)
             scores = f"{percent(ended.accuracy)}, F1 {percent(ended.macro_f1)}"
-            news = {"news": f"loss {ended.loss:.2f}, {scores}"}
+            self.progress.update(self._bar, news=f"loss {ended.loss:.2f}, {scores}")
             if not self.show.notes.is_terminal:
                 self.show.note(f"round {ended.number + 1}/{self._total}: loss {ended.loss:.3f}, validation {scores}")
-        self.progress.update(self._bar, completed=steps, **news)
+        self.progress.update(self._bar, completed=steps)
 
 
 def describe(split: Split) -> str:

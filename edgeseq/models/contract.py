@@ -50,7 +50,7 @@ class StreamingModel(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One frame: ``x (B, C)`` and the carried state to ``y (B, K)`` and the next state; changes nothing in place."""
+        """One frame: ``x (B, C)`` and the state to ``y (B, K)`` and the next state; changes nothing in place."""
 
     @abstractmethod
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:

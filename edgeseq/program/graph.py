@@ -11,6 +11,7 @@ training reads the program and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,6 @@ class Program:
         Raises:
             InputError: naming the node and what is wrong with it.
         """
-        from edgeseq.program.operators import operator
-
         known = {self.x.name: self.x}
         known.update((state.name, state.before) for state in self.states)
         known.update((name, Value(name, array.shape, str(array.dtype))) for name, array in self.constants.items())
@@ -120,7 +119,7 @@ class Program:
             missing = [name for name in node.inputs if name not in known]
             if missing:
                 raise InputError(f"{where} reads {missing[0]!r}, which no earlier node gives")
-            shape, dtype = operator(node.operator).infer([known[name] for name in node.inputs], node.attributes)
+            shape, dtype = _infer(node.operator, node.inputs, node.attributes, known, self.constants)
             if (shape, dtype) != (node.output.shape, node.output.dtype):
                 raise InputError(
                     f"{where} says its result is {node.output.dtype}{list(node.output.shape)}, "
@@ -128,10 +127,15 @@ class Program:
                 )
             known[node.output.name] = node.output
         for state in self.states:
-            if state.after not in known or known[state.after].shape != state.before.shape:
-                raise InputError(f"step program: state {state.name!r} does not become a value of its own shape")
+            after = known.get(state.after)
+            if after is None or (after.shape, after.dtype) != (state.before.shape, state.before.dtype):
+                raise InputError(
+                    f"step program: state {state.name!r} does not become a value of its own shape and type"
+                )
         if self.y not in known:
             raise InputError(f"step program: the answer {self.y!r} is not a value of it")
+        if known[self.y].dtype != self.x.dtype:
+            raise InputError(f"step program: the answer {self.y!r} is {known[self.y].dtype}, {self.x.dtype} is needed")
         return self
 
     def write(self, folder: Path) -> None:
@@ -150,11 +154,11 @@ class Program:
         Raises:
             InputError: a file is missing, damaged, or of a newer format.
         """
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
         try:
             document = msgspec.json.decode((folder / JSON_NAME).read_bytes(), type=_StepFile)
-            stored = load_file(folder / CONSTANTS_NAME)
+            stored = load((folder / CONSTANTS_NAME).read_bytes())
         except FileNotFoundError as error:
             raise InputError(
                 f"{folder} holds no step program ({Path(error.filename).name} is missing): run edgeseq export"
@@ -172,6 +176,25 @@ class Program:
                 raise InputError(f"{folder / CONSTANTS_NAME}: constant {value.name!r} is missing or of another shape")
             constants[value.name] = array
         return cls(document.x, document.y, document.states, document.nodes, constants).check()
+
+
+def _infer(
+    name: str,
+    inputs: Sequence[str],
+    attributes: Mapping[str, Attribute],
+    known: Mapping[str, Value],
+    constants: Mapping[str, Array],
+) -> tuple[Shape, str]:
+    """Shape and dtype of ``name(inputs)``; InputError where they do not fit, or where a constant is needed."""
+    from edgeseq.program.operators import operator
+
+    entry = operator(name)
+    for position in entry.constant_inputs:
+        if position < len(inputs) and inputs[position] not in constants:
+            raise InputError(
+                f"operator {name}: input {position}, {inputs[position]!r}, must be a constant of the model"
+            )
+    return entry.infer([known[value] for value in inputs], attributes)
 
 
 class Builder:
@@ -200,10 +223,11 @@ class Builder:
 
     def add(self, name: str, *inputs: str, **attributes: Attribute) -> str:
         """Append ``operator(inputs)`` and return the name of its result."""
-        from edgeseq.program.operators import operator
-
-        shape, dtype = operator(name).infer([self.values[value] for value in inputs], attributes)
-        output = Value(f"{name}_{len(self.nodes)}", shape, dtype)
+        shape, dtype = _infer(name, inputs, attributes, self.values, self.constants)
+        number = len(self.nodes)
+        while f"{name}_{number}" in self.values:  # a weight or a state of the model may be called so
+            number += 1
+        output = Value(f"{name}_{number}", shape, dtype)
         self.nodes.append(Node(name, inputs, output, attributes, self.origin))
         self.values[output.name] = output
         return output.name

@@ -86,8 +86,8 @@ class Reshape(Operator):
     def shape(self, shapes: Sequence[Shape], attributes: Attributes) -> Shape:
         (x,) = shapes
         target = tuple(_ints(attributes, "shape"))
-        if np.prod(x, dtype=np.int64) != np.prod(target, dtype=np.int64):
-            raise ValueError(f"shape {list(target)} holds another number of elements")
+        if min(target, default=1) < 1 or np.prod(x, dtype=np.int64) != np.prod(target, dtype=np.int64):
+            raise ValueError(f"shape {list(target)} does not hold the same number of elements")
         return target
 
     def run(self, x: Array, shape: Sequence[int]) -> Array:  # type: ignore[override]

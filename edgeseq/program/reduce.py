@@ -70,6 +70,9 @@ class LayerNorm(Operator):
         x, gain, bias = shapes
         if gain != (x[-1],) or bias != (x[-1],):
             raise ValueError("g (n) and b (n) of the last axis are needed")
+        epsilon = attributes["epsilon"]
+        if not isinstance(epsilon, float) or not epsilon > 0:
+            raise ValueError(f"attribute epsilon must be a positive number, not {epsilon!r}")
         return x
 
     def run(self, x: Array, gain: Array, bias: Array, epsilon: float) -> Array:  # type: ignore[override]

@@ -16,6 +16,7 @@ from edgeseq.data import Recording
 from edgeseq.training.settings import Augmentation
 
 Floats = NDArray[np.float32]
+Labels = NDArray[np.int16]
 _ACCELERATION = {"g", "m/s2", "m/s^2", "m/s²"}
 _ANGULAR_VELOCITY = {"rad/s", "deg/s", "dps", "°/s"}
 # The other wrist is the mirror image of this one. x lies along the forearm and turns over, y and z stay. Acceleration
@@ -72,18 +73,18 @@ def random_rotation(rng: np.random.Generator, spread: Sequence[float]) -> Floats
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     turn = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-    return turn.astype(np.float32)
+    rotation: Floats = turn.astype(np.float32)
+    return rotation
 
 
-def resample(
-    x: Floats, y: NDArray[np.int16], start: float, factor: float, frames: int
-) -> tuple[Floats, NDArray[np.int16]]:
+def resample(x: Floats, y: Labels, start: float, factor: float, frames: int) -> tuple[Floats, Labels]:
     """``frames`` frames from ``start``, ``factor`` times as fast: linear between samples, labels from the nearest."""
     at = start + factor * np.arange(frames)
     low = np.minimum(at.astype(np.int64), len(x) - 2)
     weight = (at - low).astype(np.float32)[:, None]
-    nearest = np.minimum((at + 0.5).astype(np.int64), len(x) - 1)
-    return x[low] * (1 - weight) + x[low + 1] * weight, y[nearest]
+    between: Floats = x[low] * (1 - weight) + x[low + 1] * weight
+    labels: Labels = y[np.minimum((at + 0.5).astype(np.int64), len(x) - 1)]
+    return between, labels
 
 
 class Sampler:
@@ -98,9 +99,7 @@ class Sampler:
         everything = np.concatenate([recording.x for recording in self.recordings]).astype(np.float64)
         self._mean, self._std = everything.mean(0).astype(np.float32), everything.std(0).astype(np.float32)
 
-    def draw(
-        self, rng: np.random.Generator, frames: int, settle: int, stitch: float
-    ) -> tuple[Floats, NDArray[np.int16]]:
+    def draw(self, rng: np.random.Generator, frames: int, settle: int, stitch: float) -> tuple[Floats, Labels]:
         """One crop ``x (T, C)``, labels ``y (T,)``; the first ``settle`` labels after its start and seams are -1."""
         xs, ys, length = [], [], 0
         seam = int(rng.integers(frames // 4, frames)) if rng.random() < stitch else frames
@@ -113,7 +112,7 @@ class Sampler:
             length += len(x)
         return np.concatenate(xs), np.concatenate(ys)
 
-    def _piece(self, rng: np.random.Generator, frames: int) -> tuple[Floats, NDArray[np.int16]]:
+    def _piece(self, rng: np.random.Generator, frames: int) -> tuple[Floats, Labels]:
         """Up to ``frames`` frames of one recording, at another tempo."""
         recording = self.recordings[int(rng.choice(len(self.recordings), p=self._share))]
         limit = math.log(self.augmentation.tempo)

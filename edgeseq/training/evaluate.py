@@ -53,7 +53,7 @@ def evaluate(model: StreamingModel, dataset: Dataset, *, skip: float = SKIP, smo
 
 def smooth(y: Floats, steps: float) -> Floats:
     """Exponential average ``(T, K)`` of the softmax of ``y (T, K)`` with a time constant of ``steps`` steps."""
-    p = np.exp(y - y.max(-1, keepdims=True))
+    p: Floats = np.exp(y - y.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     keep = np.exp(-1 / steps)
     for t in range(1, len(p)):

@@ -1,7 +1,7 @@
 """Every operator alone: its numpy meaning against torch, and against the files that are written from it.
 
-``EXAMPLES`` has one entry per operator; a new operator needs one more. The further inputs of an operator are states that
-pass through a step unchanged; an operator of one input has a state that becomes the answer.
+``EXAMPLES`` has one entry per operator; a new operator needs one more. The further inputs of an operator are states
+that pass through a step unchanged; an operator of one input has a state that becomes the answer.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def of_one(low: float, high: float) -> Callable[[Draw], Case]:
 
 
 def partner(draw: Draw, shape: Shape, constant: bool = False) -> Shape:
-    """A shape that broadcasts with ``shape``: of any rank for a constant, with the batch axis for a frame or a state."""
+    """A shape that broadcasts with ``shape``: of any rank for a constant, with the batch axis otherwise."""
     rank = draw(st.integers(0 if constant else 2, 4))
     sizes = [draw(st.integers(1, 9) if size == 1 else st.sampled_from([1, size])) for size in shape[-rank:] if rank]
     sizes = [1] * (rank - len(sizes)) + sizes
@@ -202,7 +202,7 @@ def states_of(program: Program, case: Case) -> dict[str, np.ndarray]:
 
 
 def says(name: str, case: Case, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """The operator's numpy meaning, and how large its terms are: the same over absolute values where terms are summed."""
+    """The operator's numpy meaning, and the size of its terms: the same over absolute values where it sums."""
     inputs = [a.astype(dtype) for a in case.inputs]
     run = operator(name).run
     if name == "where":

@@ -1,0 +1,154 @@
+"""``edgeseq bench``: what folders cost on this machine, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from edgeseq.cli.output import Clock, Document, Json, Show, kilobytes, percent, typed
+from edgeseq.errors import InputError
+from edgeseq.folder import Folder, open_folder
+
+if TYPE_CHECKING:
+    from edgeseq.devices.bench import BenchReport
+
+TIMES = (">tight\np50 us", ">\np99 us", ">paced\np50 us", ">\np99 us")
+
+
+def bench(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Model folders that edgeseq export wrote.", metavar="FOLDER...")
+    ],
+    engine: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="An engine; may be repeated. All that work, if not given.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Tight loop of each folder, all engines in turn.")] = 2.0,
+    paced_seconds: Annotated[float, typer.Option(help="At the sensor's rate, for each engine.")] = 10.0,
+    out: Annotated[Path | None, typer.Option(help="Write the reports, with all raw samples, to this file.")] = None,
+    json: Json = False,
+) -> Document:
+    """Measure folders side by side, tight and at the sensor's rate.
+
+    Example: edgeseq bench runs/gru-export runs/lmu-export
+    """
+    show = Show(json)
+    clock = Clock()
+    opened = [open_folder(path) for path in folders]
+    reports = bench_folders(show, opened, engine, seconds=seconds, paced_seconds=paced_seconds)
+    rows = bench_rows(opened, reports)
+    show_machine(show, reports[0])
+    show_bench(show, rows)
+    document: Document = {"machine": reports[0].facts, "provenance": reports[0].provenance, "rows": rows}
+    if out is not None:
+        try:
+            out.write_bytes(msgspec.json.encode({"reports": reports}) + b"\n")
+        except OSError as error:
+            raise InputError(f"{out} cannot be written: {error.strerror}") from None
+        show.wrote(out, out.stat().st_size, clock)
+        document["report"] = str(out)
+    following = ("inspect", folders[0])
+    show.next(*following)
+    return {**document, "next": typed(*following)}
+
+
+def bench_folders(
+    show: Show,
+    folders: Sequence[Folder],
+    engines: Sequence[str] | None = None,
+    *,
+    seconds: float = 2.0,
+    paced_seconds: float = 10.0,
+) -> list[BenchReport]:
+    """Measure one folder after the other. Nothing moves on the screen meanwhile: it would cost what is measured."""
+    from edgeseq.devices.bench import bench as measure
+    from edgeseq.devices.engines import available
+
+    reports = []
+    for number, folder in enumerate(folders, 1):
+        names = list(dict.fromkeys(engines)) if engines else list(available(folder))
+        wait = seconds + len(names) * (paced_seconds + 1)
+        show.note(
+            f"measuring {folder.path} ({number}/{len(folders)}) in {', '.join(names)}: about {wait:.0f} s, and nothing "
+            "moves meanwhile"
+        )
+        reports.append(measure(folder, names, seconds=seconds, paced_seconds=paced_seconds))
+    return reports
+
+
+def bench_rows(folders: Sequence[Folder], reports: Sequence[BenchReport]) -> list[Document]:
+    """One row for each folder and engine: what the table shows, without the raw samples."""
+    return [
+        {
+            "name": report.name,
+            "family": report.family,
+            "engine": entry.engine,
+            "file": entry.file,
+            "file_bytes": entry.file_bytes,
+            "accuracy": folder.manifest.metrics.get("test_accuracy"),
+            "rate": report.rate,
+            "tight_us": msgspec.to_builtins(entry.tight),
+            "paced_us": msgspec.to_builtins(entry.paced.call),
+            "response_us": msgspec.to_builtins(entry.paced.response),
+            "paced_frames": entry.paced.frames,
+            "deadline_misses": entry.paced.deadline_misses,
+            "cpu_share": entry.paced.cpu_share,
+            "load_ms": entry.fresh.load_ms,
+            "first_call_ms": entry.fresh.first_call_ms,
+            "peak_rss_bytes": entry.fresh.peak_rss_bytes,
+        }
+        for folder, report in zip(folders, reports, strict=True)
+        for entry in report.engines
+    ]
+
+
+def show_machine(show: Show, report: BenchReport) -> None:
+    """What the numbers were measured on."""
+    facts = report.facts
+    known = [facts.model or facts.machine]
+    known += [f"{facts.cores} cores"] if facts.cores else []
+    known += [f"governor {facts.governor}"] if facts.governor else []
+    known += [f"{facts.clock_mhz:.0f} MHz"] if facts.clock_mhz else []
+    known += [f"{facts.temperature_c:.0f} °C"] if facts.temperature_c else []
+    show.text(f"{', '.join(known)}; {facts.os}, Python {facts.python}. Numbers are: {report.provenance}.")
+
+
+def show_bench(show: Show, rows: Sequence[Document]) -> None:
+    """The table of family and engine, and what it says in sentences. Microseconds."""
+    show.table(
+        ["model", "engine", ">accu-\nracy", ">file", *TIMES, ">late", ">CPU"],
+        [
+            [
+                row["name"],
+                row["engine"],
+                percent(row["accuracy"]),
+                kilobytes(row["file_bytes"]),
+                f"{row['tight_us']['p50']:.1f}",
+                f"{row['tight_us']['p99']:.1f}",
+                f"{row['paced_us']['p50']:.1f}",
+                f"{row['paced_us']['p99']:.1f}",
+                f"{row['deadline_misses']}",
+                percent(row["cpu_share"]),
+            ]
+            for row in rows
+        ],
+    )
+    for sentence in findings(rows):
+        show.text(sentence)
+
+
+def findings(rows: Sequence[Document]) -> list[str]:
+    """What the rows say, in plain sentences."""
+    best = min(rows, key=lambda row: row["paced_us"]["p50"])
+    paced, tight, period = best["paced_us"]["p50"], best["tight_us"]["p50"], 1e6 / best["rate"]
+    late = sum(row["deadline_misses"] for row in rows)
+    frames = sum(row["paced_frames"] for row in rows)
+    said = [
+        f"Fastest at the sensor's rate: {best['name']} in {best['engine']}, {paced:.0f} us a step (p50), "
+        f"{paced / tight:.1f} times its tight loop; a step may take {period:,.0f} us at {best['rate']:g} Hz.",
+    ]
+    said.append(f"{late} of {frames:,} paced answers came after the next frame." if late else "No answer was late.")
+    return said

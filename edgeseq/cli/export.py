@@ -1,0 +1,170 @@
+"""``edgeseq export`` and ``edgeseq verify``: the files, and the proof that they are the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeseq.cli.output import (
+    Clock,
+    Document,
+    Json,
+    Show,
+    installed,
+    listed,
+    need,
+    percent,
+    size_of,
+    typed,
+)
+from edgeseq.folder import WEIGHTS_NAME, Folder, open_folder
+from edgeseq.manifest import Link
+
+CHAIN, DEVICE = "chain", "device"
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq train wrote.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    to: Annotated[str, typer.Option(metavar="A,B", help="Formats: tflite, onnx.")] = "tflite,onnx",
+    data: Annotated[str | None, typer.Option(help="Data for the proof, if not that of the training.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames of the proof, at least 2000.")] = 2400,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    json: Json = False,
+) -> Document:
+    """Write TFLite and ONNX files, and prove that they are the model.
+
+    Example: edgeseq export runs/gru --out runs/gru-export
+    """
+    show = Show(json)
+    made, document = export_folder(
+        show, folder, out, formats=listed(to), data=data, frames=frames, overwrite=overwrite, trust=trust
+    )
+    following = ("stream", made.path)
+    show.next(*following)
+    return {**document, "next": typed(*following)}
+
+
+def export_folder(
+    show: Show,
+    source: Path,
+    out: Path,
+    *,
+    formats: Sequence[str] = ("tflite", "onnx"),
+    data: str | None = None,
+    frames: int = 2400,
+    overwrite: bool = False,
+    trust: bool = False,
+) -> tuple[Folder, Document]:
+    """Export, showing the proof; the folder, and the document of it."""
+    need("export", "train", "torch", "onnx", "flatbuffers")
+    from edgeseq.export.stage import export as export_stage
+
+    clock = Clock()
+    with show.notes.status("lowering and writing") as status:
+        folder = export_stage(
+            source,
+            out,
+            formats=formats,
+            data=data,
+            frames=frames,
+            overwrite=overwrite,
+            trust=trust,
+            progress=lambda what, count: status.update(f"proving on {count:,} frames: {what}"),
+        )
+    show_proof(show, folder.manifest.proof)
+    show.wrote(folder.path, size_of(folder), clock)
+    document = {
+        "folder": str(folder.path),
+        "hash": folder.hash,
+        "seconds": clock.seconds,
+        "bytes": size_of(folder),
+        "proof": folder.manifest.proof,
+        "files": folder.manifest.files,
+    }
+    return folder, document
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq export wrote.")],
+    engine: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only the device's part, in this engine; may be repeated.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    json: Json = False,
+) -> Document:
+    """Prove again that every file computes what was trained.
+
+    Example: edgeseq verify runs/gru-export
+    """
+    show = Show(json)
+    opened, document = verify_folder(show, folder, engines=engine, trust=trust)
+    following = ("bench", opened.path)
+    show.next(*following)
+    return {**document, "next": typed(*following)}
+
+
+def verify_folder(
+    show: Show, path: Path, *, engines: Sequence[str] | None = None, trust: bool = False
+) -> tuple[Folder, Document]:
+    """Check every link that can be checked here, showing all of them, and raise GateFailed if one does not hold."""
+    from edgeseq.devices.check import check_folder, require, unchecked_files
+
+    clock, folder = Clock(), open_folder(path)
+    weights = WEIGHTS_NAME in folder.manifest.files
+    whole = weights and not engines and installed("torch")
+    if whole:
+        from edgeseq.export.stage import prove
+        from edgeseq.models.store import load_model
+
+        with show.notes.status("proving") as status:
+            links = prove(
+                folder,
+                load_model(folder, trust=trust),
+                progress=lambda what, count: status.update(f"proving on {count:,} frames: {what}"),
+            )
+        show.line(f"{folder.path}: the whole chain, from the trained model to the files")
+    else:
+        with show.notes.status("proving the device's part"):
+            links = check_folder(folder, engines)
+        missing = "asked for" if engines else "torch is not installed" if weights else f"it holds no {WEIGHTS_NAME}"
+        show.line(f"{folder.path}: the device's part, from the golden frames to the files ({missing})")
+    show_proof(show, links)
+    unchecked = unchecked_files(folder, links)
+    for file in unchecked:
+        show.note(f"not checked: {file} (no engine that runs it was used)")
+    require(links)
+    show.line(f"all {len(links)} links hold ({clock.seconds:.1f} s)", "green")
+    document = {
+        "folder": str(folder.path),
+        "hash": folder.hash,
+        "part": CHAIN if whole else DEVICE,
+        "passed": True,
+        "seconds": clock.seconds,
+        "links": links,
+        "unchecked": unchecked,
+    }
+    return folder, document
+
+
+def show_proof(show: Show, links: Iterable[Link]) -> None:
+    """The links of a proof as a table."""
+    show.table(
+        ["link", ">frames", ">error", ">allowed", ">same\nanswers", ">slope per\n1000 frames", ""],
+        [
+            [
+                link.name,
+                f"{link.frames:,}",
+                f"{link.error:.1e}",
+                f"{link.tolerance:.0e}",
+                "" if link.agreement is None else percent(link.agreement, 2),
+                "" if link.slope is None else f"{link.slope:+.1e}",
+                "ok" if link.passed else "FAILED",
+            ]
+            for link in links
+        ],
+    )

@@ -1,0 +1,222 @@
+"""``edgeseq inspect``, ``models`` and ``datasets``: what there is, without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeseq.cli.export import show_proof
+from edgeseq.cli.output import Document, Json, Show, installed, kilobytes, percent, typed
+from edgeseq.errors import InputError
+from edgeseq.folder import Folder, open_folder
+
+if TYPE_CHECKING:
+    from edgeseq.manifest import Manifest, Stage
+    from edgeseq.program import Program
+
+SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's seven exercises
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A model folder.")],
+    program: Annotated[bool, typer.Option("--program", help="List every node of the step program.")] = False,
+    json: Json = False,
+) -> Document:
+    """Show what a model folder holds, costs, and how it was made.
+
+    Example: edgeseq inspect runs/gru-export --program
+    """
+    from edgeseq.program import Program
+    from edgeseq.program.graph import JSON_NAME
+
+    show = Show(json)
+    opened = open_folder(folder)
+    manifest = opened.manifest
+    step = Program.read(opened.path) if JSON_NAME in manifest.files else None
+    if program and step is None:
+        raise InputError(f"{folder} holds no step program: run edgeseq export {folder}")
+    _show_model(show, manifest)
+    show.table(
+        ["state", "dtype", ">offset", ">shape", ">starts from"],
+        [[s.name, s.dtype, str(s.offset), "×".join(map(str, s.shape)), f"{s.initial:g}"] for s in manifest.states],
+    )
+    if step is not None:
+        _show_program(show, step, every_node=program)
+    show.table(
+        ["file", ">bytes", "sha256"],
+        [
+            [name, f"{(opened.path / name).stat().st_size:,}", digest[:16]]
+            for name, digest in sorted(manifest.files.items())
+        ],
+    )
+    if manifest.proof:
+        show_proof(show, manifest.proof)
+    show.table(["made by", "from", "seed", "with"], [_stage_row(stage) for stage in manifest.lineage])
+    following = ("stream", folder) if opened.formats else ("export", folder, "--out", f"{folder}-export")
+    show.next(*following)
+    return {**_document(opened, step, every_node=program), "next": typed(*following)}
+
+
+def _show_model(show: Show, manifest: Manifest) -> None:
+    source = manifest.input
+    channels = ", ".join(f"{channel.name} ({channel.unit or 'unit unknown'})" for channel in source.channels)
+    rule = manifest.decision
+    rows = [
+        ("model", f"{manifest.name}, family {manifest.family} {_arguments(manifest.arguments)}"),
+        (
+            "input",
+            f"{channels} at {source.rate:g} Hz, look-ahead {source.look_ahead}",
+        ),
+        ("answers", f"one at every {manifest.task}: {', '.join(manifest.labels)}"),
+        ("decision", f"smoothing {rule.smoothing:g} s, enter {rule.enter:g}, dwell {rule.dwell:g} s"),
+        ("precision", f"weights {manifest.precision.weights}, state {manifest.precision.state}"),
+        ("reset", manifest.reset),
+    ]
+    rows += [(part, f"subjects {', '.join(subjects)}") for part, subjects in manifest.split.items()]
+    metrics = manifest.metrics
+    if "test_accuracy" in metrics:
+        scores = f"{percent(metrics['test_accuracy'])} of the frames, macro-F1 {percent(metrics.get('test_macro_f1'))}"
+        rows.append(("tested", f"{scores}, {percent(metrics.get('test_accuracy_smoothed'))} smoothed"))
+    show.facts(rows)
+    show.line()
+
+
+def _show_program(show: Show, program: Program, *, every_node: bool) -> None:
+    from edgeseq.program import cost
+
+    spent = cost(program)
+    parameters = sum(array.size for array in program.constants.values())
+    counts = Counter(node.operator for node in program.nodes)
+    operators = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    show.facts(
+        [
+            ("step", f"{spent.nodes} nodes: {operators}"),
+            ("costs", f"{spent.macs:,} MACs and {spent.elementwise:,} elementwise operations"),
+            (
+                "holds",
+                f"{parameters:,} constants in {kilobytes(spent.constant_bytes)}, a state of "
+                f"{program.state_size:,} in {kilobytes(spent.state_bytes)}",
+            ),
+        ]
+    )
+    show.line()
+    if every_node:
+        show.table(
+            ["node", "operator", ">shape", "reads", "from module"],
+            [
+                [n.output.name, n.operator, "×".join(map(str, n.output.shape)), ", ".join(n.inputs), n.origin]
+                for n in program.nodes
+            ],
+        )
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    return "(" + ", ".join(f"{name}={value}" for name, value in arguments.items()) + ")"
+
+
+def _stage_row(stage: Stage) -> list[str]:
+    seed = "" if stage.seed is None else str(stage.seed)
+    wanted = ("edgeseq", "torch", "onnx") if stage.data is None else ("edgeseq", "torch")
+    versions = ", ".join(f"{name} {stage.versions[name]}" for name in wanted if name in stage.versions)
+    return [stage.verb, stage.data or (f"folder {stage.parent[:12]}" if stage.parent else ""), seed, versions]
+
+
+def _document(folder: Folder, program: Program | None, *, every_node: bool) -> Document:
+    from edgeseq.program import cost
+
+    found: Document = {
+        "folder": str(folder.path),
+        "hash": folder.hash,
+        "manifest": folder.manifest,
+        "bytes": {name: (folder.path / name).stat().st_size for name in folder.manifest.files},
+    }
+    if program is not None:
+        found["cost"] = cost(program)
+        found["parameters"] = sum(array.size for array in program.constants.values())
+        found["operators"] = dict(Counter(node.operator for node in program.nodes))
+        if every_node:
+            found["nodes"] = program.nodes
+    return found
+
+
+def models(json: Json = False) -> Document:
+    """List the presets and families that can be trained.
+
+    Example: edgeseq models
+    """
+    from edgeseq.models.registry import FAMILIES, families, presets
+
+    show = Show(json)
+    known, sizes = presets(), _parameters()
+    show.table(
+        ["preset", "family", ">parameters", "what it is"],
+        [
+            [name, preset.family, f"{sizes[name]:,}" if name in sizes else "-", preset.summary]
+            for name, preset in known.items()
+        ],
+        title="edgeseq train DATA --model PRESET",
+    )
+    counted = f"Parameters for {SHOWN_INPUTS} channels and {SHOWN_LABELS} labels"
+    show.text(f"{counted}." if sizes else f"{counted} are counted where torch is installed.")
+    show.line()
+    found = families()
+    show.table(
+        ["family", "class", "from"],
+        [[name, target, "edgeseq" if name in FAMILIES else "an entry point"] for name, target in found.items()],
+    )
+    return {
+        "presets": [
+            {
+                "name": name,
+                "family": preset.family,
+                "summary": preset.summary,
+                "arguments": preset.arguments,
+                "parameters": sizes.get(name),
+            }
+            for name, preset in known.items()
+        ],
+        "families": [{"name": name, "class": target, "built_in": name in FAMILIES} for name, target in found.items()],
+    }
+
+
+def _parameters() -> dict[str, int]:
+    """The size of each preset at a watch's channels and labels; empty without torch."""
+    if not installed("torch"):
+        return {}
+    from edgeseq.models.contract import parameter_count
+    from edgeseq.models.registry import build, presets
+
+    return {
+        name: parameter_count(build(preset.family, SHOWN_INPUTS, SHOWN_LABELS, preset.arguments))
+        for name, preset in presets().items()
+    }
+
+
+def datasets(json: Json = False) -> Document:
+    """List the data sets that come with edgeseq.
+
+    Example: edgeseq datasets
+    """
+    from edgeseq.data import datasets as registered
+
+    show = Show(json)
+    for facts in registered():
+        show.facts(
+            [
+                (facts.name, facts.summary),
+                ("size", f"{facts.subjects} subjects, {facts.recordings} recordings, {facts.minutes:g} minutes"),
+                ("frames", f"{facts.frames:,} at {facts.rate:g} Hz: {', '.join(facts.channels)}"),
+                ("labels", ", ".join(facts.labels)),
+                ("licence", facts.licence),
+                ("citation", facts.citation),
+                ("origin", facts.origin),
+            ]
+        )
+        show.line()
+    show.text("Your own: the path of an .npz, of a CSV or Parquet file, or of a folder of them; see edgeseq train -h.")
+    following = ("train", registered()[0].name, "--model", "gru", "--out", "runs/gru")
+    show.next(*following)
+    return {"datasets": registered(), "next": typed(*following)}

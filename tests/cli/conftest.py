@@ -1,0 +1,103 @@
+"""A small data set of five people, and a model trained and exported from it through the command line, once for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+RATE = 50
+SUBJECTS = 5
+FRAMES = 1100  # of each of a subject's two recordings: the proof wants 2,000 of a test subject
+TINY = ("rounds=2", "steps=3", "batch=4", "crop=2", "model.hidden=8")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Standard output, which must be one JSON document and nothing else."""
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        assert self.out.count("\n") == 1
+        return found
+
+
+Edgeseq = Callable[..., Done]
+
+
+def run(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: str = "") -> Done:
+    done = subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(env), input=stdin, capture_output=True, text=True, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "edgeseq", *map(str, arguments)]
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+    return {**plain, "OMP_NUM_THREADS": "1", **(more or {})}
+
+
+def settings(*pairs: str) -> list[str]:
+    return [part for pair in pairs for part in ("--set", pair)]
+
+
+def write_people(folder: Path) -> Path:
+    """One CSV a subject: slow waves or fast ones along an axis, in a column each of their own making."""
+    folder.mkdir()
+    for subject in range(1, SUBJECTS + 1):
+        rng = np.random.default_rng(subject)
+        lines = ["timestamp,ax,ay,label,subject,recording"]
+        for recording, (label, hertz) in enumerate((("slow", 0.5), ("fast", 3.0))):
+            t = np.arange(FRAMES) / RATE
+            ax = np.sin(2 * np.pi * hertz * t) + rng.normal(0, 0.05, FRAMES)
+            ay = 1 + rng.normal(0, 0.05, FRAMES)
+            start = recording * 100.0
+            rows = zip(t, ax, ay, strict=True)
+            lines += [f"{start + s:.2f},{a:.5f},{b:.5f},{label},p{subject},{recording}" for s, a, b in rows]
+        (folder / f"p{subject}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def edgeseq() -> Edgeseq:
+    return run
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("data") / "people")
+
+
+@pytest.fixture(scope="session")
+def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "gru"
+    done = run("train", people, "--out", out, *settings(*TINY))
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path) -> Path:
+    out = trained.with_name("gru-export")
+    done = run("export", trained, "--out", out, "--frames", 2000)
+    assert done.code == 0, done.err
+    return out

@@ -1,0 +1,102 @@
+"""Small streaming modules made from a function of the frame and the states, and small models of each family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from edgeseq.export.capture import capture
+from edgeseq.export.lower import lower
+from edgeseq.models.contract import StreamingModel
+from edgeseq.models.registry import build
+from edgeseq.program import Program
+
+State = dict[str, Tensor]
+Step = Callable[["Model", Tensor, State], tuple[Tensor, State]]
+INPUTS = 6
+
+
+class Model(StreamingModel):
+    """A model of one step ``(model, x (1, 6), state) -> (y, next state)``; ``has`` are its modules and tensors."""
+
+    def __init__(self, step: Step, states: Mapping[str, tuple[int, ...]], has: Mapping[str, Any]) -> None:
+        super().__init__(INPUTS, 1)
+        self.function, self.shapes = step, dict(states)
+        for name, value in has.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def initial_state(self, batch: int) -> State:
+        return {name: torch.zeros(batch, *shape) for name, shape in self.shapes.items()}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.function(self, x, state)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        return self.run_steps(x, state)
+
+
+MakeModel = Callable[..., Model]
+Captured = Callable[..., Program]
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """``make_model(step, states={name: shape without batch}, **modules and tensors)``."""
+
+    def make(step: Step, states: Mapping[str, tuple[int, ...]] | None = None, **has: Any) -> Model:
+        return Model(step, {"h": (INPUTS,)} if states is None else states, has)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def captured(make_model: MakeModel) -> Captured:
+    """The program of a small model, made as ``make_model`` does."""
+    return lambda step, states=None, **has: capture(lower(make_model(step, states, **has)), INPUTS)
+
+
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "lmu": ("lmu", {"channels": (3, 2), "orders": (5, 4), "thetas": (20.0, 7.5), "hidden": 8}),
+    "gru": ("rnn", {"hidden": 8, "layers": 2}),
+}
+
+
+def family_model(name: str, seed: int = 0) -> StreamingModel:
+    torch.manual_seed(seed)
+    family, arguments = FAMILIES[name]
+    model = build(family, INPUTS, 4, arguments)
+    model.set_normalization(np.linspace(-1, 1, INPUTS), np.linspace(0.5, 2, INPUTS))
+    return model.eval()
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def model(request: pytest.FixtureRequest) -> StreamingModel:
+    """A small model of each family, with random weights, in eval mode."""
+    return family_model(request.param)
+
+
+@pytest.fixture
+def program(model: StreamingModel) -> Program:
+    """Its step program."""
+    return capture(lower(model), INPUTS)
+
+
+@pytest.fixture(scope="session")
+def frames() -> Callable[[int], np.ndarray]:
+    """``frames(count)``: a smooth walk (T, 6), as a sensor gives."""
+
+    def walk(count: int) -> np.ndarray:
+        steps = np.random.default_rng(3).normal(size=(count, INPUTS))
+        for t in range(1, count):
+            steps[t] = 0.97 * steps[t - 1] + 0.25 * steps[t]
+        return steps.astype(np.float32)
+
+    return walk

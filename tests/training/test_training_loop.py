@@ -1,0 +1,171 @@
+"""Training: the same seed gives the same weights, also when it was interrupted; the best round is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgeseq.data import Dataset, Recording, split_by_subject, write_npz
+from edgeseq.errors import InputError
+from edgeseq.folder import open_folder
+from edgeseq.models.registry import build
+from edgeseq.models.store import load_model
+from edgeseq.training.evaluate import evaluate, logits, smooth
+from edgeseq.training.loop import class_weights, fit
+from edgeseq.training.settings import Settings, with_changes
+from edgeseq.training.stage import train
+
+TINY = Settings(rounds=3, steps=4, batch=8, crop=1.0, settle=0.1)
+
+
+def waves(subjects=4, seconds=6.0, rate=25.0):
+    """Slow and fast waves by several subjects, each with a phase of their own: easy, and not trivial."""
+    rng = np.random.default_rng(0)
+    t = np.arange(int(seconds * rate)) / rate
+    recordings = []
+    for subject in range(1, subjects + 1):
+        for label, frequency in enumerate((0.7, 3.0)):
+            wave = np.sin(2 * np.pi * frequency * t[:, None] + rng.uniform(0, 6, 2))
+            x = (wave + 0.1 * rng.normal(size=wave.shape)).astype(np.float32)
+            recordings.append(Recording(x, np.full(len(t), label, np.int16), str(subject), f"{subject}-{label}"))
+    return Dataset("waves", tuple(recordings), ("a", "b"), ("V", "V"), rate, ("slow", "fast"))
+
+
+@pytest.fixture
+def split():
+    return split_by_subject(waves(), test=["3"], validation=["4"])
+
+
+def gru():
+    torch.manual_seed(0)
+    return build("rnn", 2, 2, {"hidden": 8})
+
+
+class Stop(Exception):
+    pass
+
+
+def trained(split, checkpoint, stop_after=None, settings=TINY, seed=0, identity="a"):
+    model = gru()
+
+    def report(ended, steps):
+        if ended is not None and ended.number == stop_after:
+            raise Stop
+
+    try:
+        fit(model, split, settings, seed=seed, checkpoint=checkpoint, identity=identity, report=report)
+    except Stop:
+        return None
+    return model.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(split, tmp_path):
+    first, again = (trained(split, tmp_path / "c") for _ in range(2))
+    other = trained(split, tmp_path / "c", seed=1)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("round_", [0, 1])
+def test_an_interrupted_run_ends_in_the_same_weights(split, tmp_path, round_):
+    whole = trained(split, tmp_path / "whole")
+    assert trained(split, tmp_path / "cut", stop_after=round_) is None
+    assert (tmp_path / "cut").is_dir()
+    assert same(whole, trained(split, tmp_path / "cut"))
+    assert not (tmp_path / "cut").exists()
+
+
+def test_a_run_of_other_settings_is_not_taken_up(split, tmp_path):
+    assert trained(split, tmp_path / "c", stop_after=0, identity="a", seed=5) is None
+    assert same(trained(split, tmp_path / "c", identity="b"), trained(split, tmp_path / "d"))
+
+
+def test_the_model_keeps_the_round_that_was_best_on_validation(split, tmp_path):
+    model = gru()
+    history = fit(model, split, TINY, seed=0, checkpoint=tmp_path / "c", identity="a")
+    assert evaluate(model, split.validation).macro_f1 == pytest.approx(max(r.macro_f1 for r in history))
+
+
+def test_normalization_comes_from_the_training_subjects_alone(split, tmp_path):
+    model = gru()
+    fit(model, split, TINY, seed=0, checkpoint=tmp_path / "c", identity="a")
+    seen = np.concatenate([r.x for r in split.train.recordings])
+    assert np.allclose(model.input_mean, seen.mean(0), atol=1e-5)
+    assert np.allclose(1 / model.input_scale, seen.std(0), rtol=1e-4)
+
+
+def test_it_learns_what_can_be_learned(tmp_path):
+    write_npz(waves(subjects=5, seconds=12), tmp_path / "waves.npz")
+    settings = {"rounds": 4, "steps": 30, "batch": 16, "crop": 2.0, "settle": 0.4, "model.hidden": 12}
+    folder = train(str(tmp_path / "waves.npz"), tmp_path / "m", changes=settings, test=["1"], validation=["2"])
+    assert folder.manifest.metrics["test_accuracy"] > 0.95
+    assert folder.manifest.split == {"train": ("3", "4", "5"), "validation": ("2",), "test": ("1",)}
+    assert folder.manifest.lineage[-1].data_fingerprint
+    reopened = load_model(open_folder(tmp_path / "m"))
+    assert not reopened.training
+
+
+def test_training_goes_on_from_a_folder(tmp_path):
+    write_npz(waves(), tmp_path / "waves.npz")
+    settings = {"rounds": 1, "steps": 3, "batch": 4, "crop": 1.0, "settle": 0.1, "model.hidden": 6}
+    common = {"changes": settings, "test": ["1"], "validation": ["2"]}
+    first = train(str(tmp_path / "waves.npz"), tmp_path / "a", **common)
+    second = train(str(tmp_path / "waves.npz"), tmp_path / "b", start=tmp_path / "a", **common)
+    assert [stage.verb for stage in second.manifest.lineage] == ["train", "train"]
+    assert second.manifest.lineage[-1].parent == first.hash
+    assert second.manifest.arguments == first.manifest.arguments
+    assert not same(load_model(first).state_dict(), load_model(second).state_dict())
+
+
+def test_rare_classes_weigh_more():
+    recordings = [
+        Recording(np.zeros((90, 1), np.float32), np.zeros(90, np.int16), "1", "a"),
+        Recording(np.zeros((10, 1), np.float32), np.ones(10, np.int16), "1", "b"),
+        Recording(np.zeros((50, 1), np.float32), np.full(50, -1, np.int16), "1", "c"),
+    ]
+    weights = class_weights(Dataset("d", tuple(recordings), ("a",), ("",), 10.0, ("x", "y", "never")))
+    assert weights.tolist() == pytest.approx([100 / 180, 5.0, 0.0])
+
+
+def test_recordings_of_different_length_are_answered_as_if_alone():
+    model = gru().eval()
+    rng = np.random.default_rng(0)
+    recordings = [
+        Recording(rng.normal(size=(n, 2)).astype(np.float32), np.zeros(n, np.int16), "1", str(n))
+        for n in (9, 30, 4, 17)
+    ]
+    together = logits(model, recordings, batch=3)
+    for recording, found in zip(recordings, together, strict=True):
+        alone = logits(model, [recording])[0]
+        assert found.shape == (len(recording.x), 2)
+        assert np.allclose(found, alone, atol=1e-6)
+
+
+def test_smoothing_is_an_exponential_average_of_probabilities():
+    y = np.array([[0.0, 0.0], [100.0, 0.0], [100.0, 0.0]], np.float32)
+    keep = np.exp(-1 / 5)
+    assert smooth(y.copy(), 5)[:, 0] == pytest.approx([0.5, 1 - 0.5 * keep, 1 - 0.5 * keep**2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rat": 1}, "Did you mean 'learning_rate'"),
+        ({"augmentation.tempi": 1}, r"Did you mean 'augmentation\.tempo'"),
+        ({"steps": "many"}, "training settings"),
+        ({"rounds": 2.5}, "training settings"),
+    ],
+)
+def test_settings_are_refused_by_name(changes, message):
+    with pytest.raises(InputError, match=message):
+        with_changes(Settings(), changes)
+
+
+def test_settings_are_changed_by_name():
+    changed = with_changes(Settings(), {"steps": 7, "augmentation.tempo": 1.1})
+    assert (changed.steps, changed.augmentation.tempo, changed.batch) == (7, 1.1, Settings().batch)
