@@ -155,18 +155,17 @@ def _layer_norm(b: Builder, x: str, shape: Any, gain: Any = None, bias: Any = No
     return b.add("layer_norm", x, gain, bias, epsilon=float(eps))
 
 
-def _batch_norm(b: Builder, x: str, gain: Any, bias: Any, mean: str, var: str, training: bool, *rest: Any) -> str:
-    """In eval mode: an affine map per channel, computed here once in float64."""
-    if training:
-        raise Refused("batch statistics; call eval() first")
-    eps = float(rest[1])
+def _batch_norm(
+    b: Builder, x: str, gain: Any, bias: Any, mean: str, var: str, momentum: float, eps: float
+) -> list[str]:
+    """In eval mode: an affine map per channel, computed here once in float64. ATen's other two results have no use."""
     spread = np.sqrt(b.constants[var].astype(np.float64) + eps)
     scale = (b.constants[gain] if gain else 1.0) / spread
     shift = (b.constants[bias] if bias else 0.0) - b.constants[mean] * scale
     per_channel = (1, -1, *[1] * (len(_shape(b, x)) - 2))
     name = mean.removesuffix(".running_mean")
     scaled = b.add("mul", x, b.constant(f"{name}.scale", scale.reshape(per_channel).astype(np.float32)))
-    return b.add("add", scaled, b.constant(f"{name}.shift", shift.reshape(per_channel).astype(np.float32)))
+    return [b.add("add", scaled, b.constant(f"{name}.shift", shift.reshape(per_channel).astype(np.float32)))]
 
 
 def _softmax(b: Builder, x: str, dim: int, *_: Any) -> str:
@@ -258,7 +257,7 @@ def _to(b: Builder, x: str, *_: Any, dtype: Any = None, **__: Any) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "linear": _linear, "matmul": _matmul, "mm": _matmul, "bmm": _matmul, "addmm": _addmm,
+    "linear": _linear, "matmul": _matmul, "mm": _matmul, "addmm": _addmm,
     "add": _binary("add"), "sub": _binary("sub"), "mul": _binary("mul"), "div": _binary("div"),
     "rsub": lambda b, x, y, alpha=1: _binary("sub")(b, y, x, alpha),
     "minimum": _binary("minimum"), "maximum": _binary("maximum"),
@@ -268,14 +267,10 @@ RULES: dict[str, Rule] = {
     "glu": _glu, "leaky_relu": _leaky_relu, "clamp": _clamp, "clamp_min": _clamp, "hardtanh": _hardtanh,
     "gt": _compare("greater", swap=False), "lt": _compare("greater", swap=True),
     "ge": _compare("greater_equal", swap=False), "le": _compare("greater_equal", swap=True), "where": _where,
-    "sum": _reduce("sum"), "mean": _reduce("mean"), "layer_norm": _layer_norm, "batch_norm": _batch_norm,
+    "sum": _reduce("sum"), "mean": _reduce("mean"), "layer_norm": _layer_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
     "softmax": _softmax, "slice": _slice, "select": _select, "split": _split, "split_with_sizes": _split,
     "cat": _cat, "stack": _stack, "unsqueeze": _unsqueeze, "squeeze": _squeeze, "permute": _permute,
     "transpose": _transpose, "t": lambda b, x: _transpose(b, x, 0, 1), "expand": _expand,
-    "view": _reshape, "reshape": _reshape, "_unsafe_view": _reshape,
-    "flatten": lambda b, x, start=0, end=-1: _reshape(
-        b, x, [*_shape(b, x)[:start], -1, *_shape(b, x)[_axis(b, x, end) + 1 :]]
-    ),
-    "clone": _same, "contiguous": _same, "detach": _same, "alias": _same, "lift_fresh_copy": _same,
-    "dropout": _same, "_to_copy": _to, "to": _to,
+    "view": _reshape, "_unsafe_view": _reshape, "clone": _same, "detach": _same, "alias": _same, "_to_copy": _to,
 }  # fmt: skip

@@ -75,7 +75,8 @@ class _Worst:
 
     def values(self, name: str, reference: Floats, found: Floats) -> None:
         error = float(np.abs(found - reference).max() / max(1.0, float(np.abs(reference).max())))
-        if not error <= self.error:  # a NaN is an error too
+        error = error if error == error else float("inf")  # a NaN is the largest error, and stays so
+        if error > self.error:
             self.error, self.where = error, name
 
     def compare(self, y: Tensor, state: State, got_y: Floats, got_state: dict[str, Floats]) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.data import Dataset, Mapping, load
-from edgeseq.devices.check import check_folder, require
-from edgeseq.errors import InputError, unknown
+from edgeseq.devices.check import check_folder, require, unchecked_files
+from edgeseq.errors import InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
 from edgeseq.export.lower import lower
 from edgeseq.export.onnx_writer import write_onnx
@@ -27,6 +27,7 @@ from edgeseq.versions import stage_entry
 
 Floats = NDArray[np.float32]
 WRITERS = {"onnx": write_onnx, "tflite": write_tflite}
+PROVERS = {MODEL_FILES["onnx"]: ("onnxruntime", "onnx"), MODEL_FILES["tflite"]: ("ai-edge-litert", "train")}
 MIN_FRAMES = 2000
 Progress = Callable[[str, int], None]
 
@@ -51,6 +52,7 @@ def export(
         InputError: an unknown format, unusable data, an existing target.
         Unsupported: the model's step cannot be said in the step program.
         GateFailed: two forms of the model do not agree.
+        MissingDependency: no engine is installed that could prove one of the files.
     """
     for name in formats:
         if name not in WRITERS:
@@ -90,7 +92,10 @@ def prove(
     progress("torch model and step program", len(x))
     host = prove_step(model, Program.read(folder.path), x)
     progress("files in their engines", len(x))
-    return (*host, *check_folder(folder))
+    device = check_folder(folder)
+    for file in unchecked_files(folder, device):
+        raise MissingDependency(*PROVERS[file], f"proving {file}")
+    return (*host, *device)
 
 
 def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:

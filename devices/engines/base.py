@@ -21,6 +21,9 @@ Facts = dict[str, str | int]
 
 X, STATE, Y, NEXT_STATE = "x", "state", "y", "next_state"
 
+# What a runtime raises that is absent, or was built for another numpy.
+BROKEN_RUNTIME = (ImportError, AttributeError, SystemError)
+
 # What assigning to a memoryview raises for anything that is not a float32 array of exactly its shape.
 NOT_A_FRAME = (TypeError, ValueError, BufferError, NotImplementedError)
 
@@ -28,8 +31,11 @@ NOT_A_FRAME = (TypeError, ValueError, BufferError, NotImplementedError)
 class MissingRuntime(MissingDependency):
     """A runtime is not installed, or is installed and does not work here; the message says how to mend it."""
 
-    def __init__(self, engine: str, package: str, install: str, reason: str = "is not installed") -> None:
-        # The base class writes an extra of ours; a runtime may be a package of its own or need another numpy.
+    def __init__(self, engine: str, package: str, install: str, error: BaseException) -> None:
+        reason = "is not installed"
+        if not isinstance(error, ModuleNotFoundError):
+            reason = f"is installed but does not work here ({error.__cause__ or error})"
+        # The base class names an extra of ours; a runtime may be a package of its own or need another numpy.
         Exception.__init__(self, f"engine {engine} needs {package}, which {reason}: {install}")
 
 

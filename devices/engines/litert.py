@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeseq.devices.engines.base import (
+    BROKEN_RUNTIME,
     NEXT_STATE,
     NOT_A_FRAME,
     STATE,
@@ -79,9 +80,8 @@ def _construct(file: Path, name: str, module: str, install: str, *, builtin: boo
     package = module.replace("_", "-")
     try:
         runtime = import_module(f"{module}.interpreter")
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
-        raise MissingRuntime(name, package, install, reason) from error
+    except BROKEN_RUNTIME as error:
+        raise MissingRuntime(name, package, install, error) from error
     options: dict[str, Any] = {"model_path": str(file), "num_threads": 1}
     if builtin:
         options["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -89,8 +89,8 @@ def _construct(file: Path, name: str, module: str, install: str, *, builtin: boo
         # tflite-runtime imports under numpy 2 and breaks here, so nothing but this proves that it works.
         interpreter = runtime.Interpreter(**options)
         interpreter.allocate_tensors()
-    except (AttributeError, ImportError, SystemError) as error:
-        raise MissingRuntime(name, package, install, f"is installed but does not work ({error})") from error
+    except BROKEN_RUNTIME as error:
+        raise MissingRuntime(name, package, install, error) from error
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{file} cannot be run by {package}: {error}") from error
     return interpreter

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeseq.devices.engines.base import (
+    BROKEN_RUNTIME,
     NEXT_STATE,
     NOT_A_FRAME,
     STATE,
@@ -45,9 +46,8 @@ def open_onnxruntime(folder: Folder) -> Engine:
     file = folder.file(MODEL_FILES["onnx"])
     try:
         import onnxruntime
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
-        raise MissingRuntime("onnxruntime", "onnxruntime", INSTALL, reason) from error
+    except BROKEN_RUNTIME as error:
+        raise MissingRuntime("onnxruntime", "onnxruntime", INSTALL, error) from error
     onnxruntime.disable_telemetry_events()
     session = _load(onnxruntime, file)
     check_tensors(file, folder.manifest, _tensors(session))

@@ -16,7 +16,7 @@ from edgeseq.folder import Folder, open_folder
 if TYPE_CHECKING:
     from edgeseq.devices.bench import BenchReport
 
-TIMES = (">tight\np50 us", ">\np99 us", ">paced\np50 us", ">\np99 us")
+TIMES = (">tight\np50", ">\np99", ">paced\np50", ">\np99")  # microseconds a step
 
 
 def bench(
@@ -71,10 +71,7 @@ def bench_folders(
     for number, folder in enumerate(folders, 1):
         names = list(dict.fromkeys(engines)) if engines else list(available(folder))
         wait = seconds + len(names) * (paced_seconds + 1)
-        show.note(
-            f"measuring {folder.path} ({number}/{len(folders)}) in {', '.join(names)}: about {wait:.0f} s, and nothing "
-            "moves meanwhile"
-        )
+        show.note(f"measuring {folder.path} ({number}/{len(folders)}): {', '.join(names)}; about {wait:.0f} s")
         reports.append(measure(folder, names, seconds=seconds, paced_seconds=paced_seconds))
     return reports
 
@@ -113,31 +110,37 @@ def show_machine(show: Show, report: BenchReport) -> None:
     known += [f"governor {facts.governor}"] if facts.governor else []
     known += [f"{facts.clock_mhz:.0f} MHz"] if facts.clock_mhz else []
     known += [f"{facts.temperature_c:.0f} °C"] if facts.temperature_c else []
-    show.text(f"{', '.join(known)}; {facts.os}, Python {facts.python}. Numbers are: {report.provenance}.")
+    show.text(f"{', '.join(known)}; {facts.os}, Python {facts.python}")
+    host = " (a computer, not a board)" if report.provenance == "host" else ""
+    show.text(f"microseconds a step; provenance of the numbers: {report.provenance}{host}")
+    show.line()
 
 
 def show_bench(show: Show, rows: Sequence[Document]) -> None:
     """The table of family and engine, and what it says in sentences. Microseconds."""
     show.table(
-        ["model", "engine", ">accu-\nracy", ">file", *TIMES, ">late", ">CPU"],
+        ["model", "engine", ">acc.\n%", ">file", *TIMES, ">late", ">CPU\n%"],
         [
             [
                 row["name"],
                 row["engine"],
-                percent(row["accuracy"]),
+                percent(row["accuracy"]).removesuffix(" %"),
                 kilobytes(row["file_bytes"]),
-                f"{row['tight_us']['p50']:.1f}",
-                f"{row['tight_us']['p99']:.1f}",
-                f"{row['paced_us']['p50']:.1f}",
-                f"{row['paced_us']['p99']:.1f}",
+                *times(row),
                 f"{row['deadline_misses']}",
-                percent(row["cpu_share"]),
+                f"{100 * row['cpu_share']:.1f}",
             ]
             for row in rows
         ],
     )
     for sentence in findings(rows):
         show.text(sentence)
+
+
+def times(row: Document) -> list[str]:
+    """The cells of the columns ``TIMES``."""
+    tight, paced = row["tight_us"], row["paced_us"]
+    return [f"{tight['p50']:.1f}", f"{tight['p99']:.1f}", f"{paced['p50']:.0f}", f"{paced['p99']:.0f}"]
 
 
 def findings(rows: Sequence[Document]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from edgeseq.cli.bench import TIMES, bench_folders, bench_rows, findings, show_machine
+from edgeseq.cli.bench import TIMES, bench_folders, bench_rows, findings, show_machine, times
 from edgeseq.cli.export import export_folder, verify_folder
 from edgeseq.cli.output import Clock, Document, Json, Show, kilobytes, need, percent, typed
 from edgeseq.cli.stream import choose_recording, play
@@ -122,7 +122,7 @@ def _exported(show: Show, trained: Folder, out: Path) -> Folder:
     if found is not None and found.manifest.lineage[-1].parent == trained.hash and set(found.formats) == {*MODEL_FILES}:
         show.line(f"{out} is there already, made from {trained.path}: kept")
         return found
-    return export_folder(show, trained.path, out, overwrite=True)[0]
+    return export_folder(show, trained.path, out, overwrite=True, table=False)[0]
 
 
 def _opened(path: Path) -> Folder | None:
@@ -148,10 +148,7 @@ def _show_result(show: Show, rows: Sequence[Document]) -> None:
                 row["engine"],
                 percent(row["accuracy"]),
                 kilobytes(row["file_bytes"]),
-                f"{row['tight_us']['p50']:.1f}",
-                f"{row['tight_us']['p99']:.1f}",
-                f"{row['paced_us']['p50']:.1f}",
-                f"{row['paced_us']['p99']:.1f}",
+                *times(row),
             ]
             for row in rows
         ],

@@ -42,6 +42,7 @@ def doctor(
     """
     from edgeseq.devices.facts import read_facts
     from edgeseq.folder import open_folder
+    from edgeseq.program.graph import JSON_NAME
 
     show = Show(json)
     facts = read_facts()
@@ -58,7 +59,9 @@ def doctor(
         with tempfile.TemporaryDirectory() as place:
             engines = try_engines(_tiny_folder(Path(place) / "tiny"))
     else:
-        engines = try_engines(open_folder(folder))
+        opened = open_folder(folder)
+        opened.file(JSON_NAME)  # says how to export where that was not done
+        engines = try_engines(opened)
     show.table(
         ["engine", "works", "which"],
         [[name, "yes" if ok else "no", text] for name, (ok, text) in engines.items()],

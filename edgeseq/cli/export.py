@@ -59,8 +59,9 @@ def export_folder(
     frames: int = 2400,
     overwrite: bool = False,
     trust: bool = False,
+    table: bool = True,
 ) -> tuple[Folder, Document]:
-    """Export, showing the proof; the folder, and the document of it."""
+    """Export, showing the proof (not without ``table``); the folder, and the document of it."""
     need("export", "train", "torch", "onnx", "flatbuffers")
     from edgeseq.export.stage import export as export_stage
 
@@ -76,7 +77,8 @@ def export_folder(
             trust=trust,
             progress=lambda what, count: status.update(f"proving on {count:,} frames: {what}"),
         )
-    show_proof(show, folder.manifest.proof)
+    if table:
+        show_proof(show, folder.manifest.proof)
     show.wrote(folder.path, size_of(folder), clock)
     document = {
         "folder": str(folder.path),

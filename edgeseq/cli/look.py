@@ -62,7 +62,9 @@ def inspect(
 
 def _show_model(show: Show, manifest: Manifest) -> None:
     source = manifest.input
-    channels = ", ".join(f"{channel.name} ({channel.unit or 'unit unknown'})" for channel in source.channels)
+    channels = ", ".join(
+        f"{channel.name} ({channel.unit})" if channel.unit else channel.name for channel in source.channels
+    )
     rule = manifest.decision
     rows = [
         ("model", f"{manifest.name}, family {manifest.family} {_arguments(manifest.arguments)}"),

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeseq.errors import InputError, MissingDependency
-from edgeseq.folder import CARD_NAME, Folder
+from edgeseq.folder import Folder
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on standard output.")]
 Document = dict[str, Any]
@@ -52,7 +52,9 @@ class Show:
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False, header_style="bold")
         for column in columns:
             numbers = column.startswith(">")
-            made.add_column(column.removeprefix(">"), justify="right" if numbers else "left", no_wrap=numbers)
+            made.add_column(
+                column.removeprefix(">"), justify="right" if numbers else "left", no_wrap=numbers, overflow="fold"
+            )
         for row in rows:
             made.add_row(*(Text(cell, "bold red" if cell == "FAILED" else "") for cell in row))
         self.out.print(made)
@@ -119,7 +121,7 @@ def installed(package: str) -> bool:
     """Whether a package can be imported."""
     try:
         import_module(package)
-    except ImportError:
+    except (ImportError, OSError):  # OSError: its shared library is not to be had
         return False
     return True
 
@@ -150,14 +152,11 @@ def size_of(folder: Folder) -> int:
 
 def kilobytes(size: int) -> str:
     """Bytes for people, in thousands."""
+    if size < 1000:
+        return f"{size} B"
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share for people; a dash where there is none."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def files_of(folder: Folder) -> list[tuple[str, int]]:
-    """Names and bytes of a folder's files, the card left out."""
-    return [(name, (folder.path / name).stat().st_size) for name in folder.manifest.files if name != CARD_NAME]

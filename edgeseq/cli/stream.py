@@ -75,7 +75,7 @@ def play(show: Show, session: Session, played: Played, speed: float) -> Document
     manifest = session.manifest
     pace = f"{speed:g} times {manifest.input.step_rate:g} Hz" if speed else "as fast as it goes"
     duration = f", about {played.count / manifest.input.step_rate / speed:.0f} s" if speed and played.count else ""
-    show.line(f"{played.name} through {manifest.name} on {session.engine}, {pace}{duration}")
+    show.text(f"{played.name} through {manifest.name} on {session.engine}, {pace}{duration}")
     answers: list[Document] = []
 
     def on_answer(seconds: float, answer: Answer) -> None:
@@ -91,16 +91,15 @@ def play(show: Show, session: Session, played: Played, speed: float) -> Document
 
     width = max(len(label) for label in ("unknown", *manifest.labels))
     summary = stream_frames(session, _watched(show, played), speed=speed, on_answer=on_answer, targets=played.targets)
-    show.line(
-        f"{summary.frames:,} frames in {summary.seconds:.1f} s: {summary.changes} changes, "
-        f"{summary.missed_deadlines} missed deadlines, {summary.latency_p50_us:.0f} us a frame "
-        f"(p99 {summary.latency_p99_us:.0f})"
-    )
+    rows = [
+        ("streamed", f"{summary.frames:,} frames in {summary.seconds:.1f} s, {summary.missed_deadlines} answers late"),
+        ("a frame", f"{summary.latency_p50_us:.0f} us (p50), {summary.latency_p99_us:.0f} us (p99)"),
+    ]
     if summary.answer_accuracy is not None:
-        show.line(
-            f"right answer in {percent(summary.answer_accuracy)} of the labelled frames "
-            f"({percent(summary.accuracy)} before smoothing)"
-        )
+        shares = f"{percent(summary.answer_accuracy)} of the labelled frames, {percent(summary.accuracy)} unsmoothed"
+        rows.append(("right", shares))
+    show.line()
+    show.facts(rows)
     return {"source": played.name, "engine": session.engine, "answers": answers, "summary": summary}
 
 

@@ -6,10 +6,12 @@
 
 Voelker, Kajić, Eliasmith, "Legendre memory units", NeurIPS 2019, without the links from h and m back to u, so that all
 frames are computed at once: Chilkuri, Eliasmith, "Parallelizing Legendre memory unit training", ICML 2021, eq. 18-20.
-Here u has several channels and no ReLU, and blocks are stacked: h of one is x of the next, so that a later memory can
-keep what is not linear in the input (an energy, a variance).
 
-Shape letters: B batch, T frames, C inputs, U memory channels, Q order, H hidden units, K outputs.
+Here u has several channels and no ReLU, and blocks are stacked: h of one is x of the next (added to it where the sizes
+agree), so that a later memory can keep what is not linear in the input. A front of products, (P x) tanh(Q x), gives the
+first memory energies and correlations to keep: what a memory that is linear and alone cannot see.
+
+Shape letters: B batch, T frames, C inputs, P products, U memory channels, Q order, H hidden units, K outputs.
 """
 
 from __future__ import annotations
@@ -25,6 +27,18 @@ from edgeseq.models.contract import State, StreamingModel
 from edgeseq.models.legendre import LegendreMemory
 
 
+class Products(nn.Module):
+    """``x (..., C)`` to ``[x, (P x) tanh(Q x)] (..., C + P)``."""
+
+    def __init__(self, input_size: int, count: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(input_size, count)
+        self.gate = nn.Linear(input_size, count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.value(x) * torch.tanh(self.gate(x))], -1)
+
+
 class LmuBlock(nn.Module):
     """Encoder, memory and mixer of one block."""
 
@@ -33,17 +47,19 @@ class LmuBlock(nn.Module):
         self.encoder = nn.Linear(input_size, channels)
         self.memory = LegendreMemory(channels, order, theta)
         self.mixer = nn.Linear(channels * order + input_size, hidden)
+        self.residual = input_size == hidden
 
     def mix(self, m: Tensor, x: Tensor) -> Tensor:
         """``m (..., U, Q)`` and ``x (..., C)`` to ``h (..., H)``."""
-        return torch.relu(self.mixer(torch.cat([m.flatten(-2), x], -1)))
+        h = torch.relu(self.mixer(torch.cat([m.flatten(-2), x], -1)))
+        return x + h if self.residual else h
 
 
 class Lmu(StreamingModel):
     """Stacked feed-forward LMU blocks and a linear read-out at every frame.
 
-    Arguments: ``channels``, ``orders`` and ``thetas`` (window in steps) with one entry per block, ``hidden`` units of
-    every block, ``dropout`` before every block but the first and before the read-out (training only).
+    Arguments: ``channels``, ``orders``, ``thetas`` (window in steps) and ``hidden`` units, one entry per block;
+    ``products`` of the front; ``dropout`` before every block but the first and before the read-out (training only).
     """
 
     def __init__(
@@ -54,25 +70,27 @@ class Lmu(StreamingModel):
         channels: Sequence[int] = (12,),
         orders: Sequence[int] = (16,),
         thetas: Sequence[float] = (100.0,),
-        hidden: int = 64,
+        hidden: Sequence[int] = (64,),
+        products: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(input_size, output_size)
-        if not len(channels) == len(orders) == len(thetas) >= 1:
-            raise InputError(
-                f"lmu: channels {list(channels)}, orders {list(orders)} and thetas {list(thetas)} need an entry a block"
-            )
-        sizes = zip(channels, orders, thetas, strict=True)
-        blocks = [LmuBlock(hidden if i else input_size, *size, hidden) for i, size in enumerate(sizes)]
-        self.blocks = cast("Sequence[LmuBlock]", nn.ModuleList(blocks))
+        per_block = {"channels": channels, "orders": orders, "thetas": thetas, "hidden": hidden}
+        if len({len(value) for value in per_block.values()}) != 1 or not channels:
+            given = ", ".join(f"{name} {list(value)}" for name, value in per_block.items())
+            raise InputError(f"lmu: one entry per block is needed in each of {given}")
+        self.front = Products(input_size, products) if products else nn.Identity()
+        widths = [input_size + products, *hidden]
+        sizes = zip(widths, channels, orders, thetas, hidden, strict=False)
+        self.blocks = cast("Sequence[LmuBlock]", nn.ModuleList(LmuBlock(*size) for size in sizes))
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(hidden, output_size)
+        self.readout = nn.Linear(hidden[-1], output_size)
 
     def initial_state(self, batch: int) -> State:
         return {f"blocks.{i}.memory": block.memory.initial_state(batch) for i, block in enumerate(self.blocks)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h, following = self.normalize(x), {}  # (B, C)
+        h, following = self.front(self.normalize(x)), {}  # (B, C + P)
         for i, (name, block) in enumerate(zip(state, self.blocks, strict=True)):
             h = self.dropout(h) if i else h
             following[name] = m = block.memory.step(block.encoder(h), state[name])  # (B, U, Q)
@@ -81,7 +99,7 @@ class Lmu(StreamingModel):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         state = self.initial_state(x.shape[0]) if state is None else state
-        h, following = self.normalize(x), {}  # (B, T, C)
+        h, following = self.front(self.normalize(x)), {}  # (B, T, C + P)
         for i, (name, block) in enumerate(zip(state, self.blocks, strict=True)):
             h = self.dropout(h) if i else h
             m = block.memory(block.encoder(h), state[name])  # (B, T, U, Q)

@@ -32,9 +32,27 @@ class Preset(msgspec.Struct, frozen=True):
 
 def presets() -> dict[str, Preset]:
     """The presets by name."""
+    augmentation = {"augmentation.rotation": 0.12, "augmentation.roll": 0.1}
     return {
-        "lmu": Preset("lmu", "feed-forward LMU, two blocks", {}),
-        "gru": Preset("rnn", "gated recurrent units", {"cell": "gru"}),
+        "lmu": Preset(
+            "lmu",
+            "feed-forward LMU: windows of 0.5, 2 and 4 s at 50 Hz",
+            {
+                "channels": [10, 12, 12],
+                "orders": [4, 6, 6],
+                "thetas": [25.0, 100.0, 200.0],
+                "hidden": [40, 48, 48],
+                "products": 12,
+                "dropout": 0.05,
+            },
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 6e-3, "augmentation.tempo": 1.8, **augmentation},
+        ),
+        "gru": Preset(
+            "rnn",
+            "gated recurrent units: one layer of 96",
+            {"cell": "gru", "hidden": 96, "layers": 1, "dropout": 0.2, "timescale": 150.0},
+            {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
+        ),
     }
 
 

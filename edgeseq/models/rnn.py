@@ -13,6 +13,7 @@ Shape letters: B batch, T frames, C inputs, H hidden units, K outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -26,13 +27,25 @@ from edgeseq.models.contract import State, StreamingModel
 class GruCell(nn.Module):
     """One layer; equal to torch.nn.GRU with the same weights."""
 
-    def __init__(self, input_size: int, hidden: int) -> None:
+    def __init__(self, input_size: int, hidden: int, timescale: float = 0.0) -> None:
         super().__init__()
         self.hidden_size = hidden
         self.from_input = nn.Linear(input_size, 3 * hidden)
         self.from_hidden = nn.Linear(hidden, 3 * hidden)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+        if timescale > 1:
+            self._remember(timescale)
+
+    @torch.no_grad()
+    def _remember(self, timescale: float) -> None:
+        """Start with units that remember for 1 to ``timescale`` steps, log-uniform: 1 / (1 - σ(b)) ≈ 1 + eᵇ steps.
+
+        After Tallec, Ollivier, "Can recurrent neural networks warp time?", ICLR 2018.
+        """
+        size = self.hidden_size
+        self.from_input.bias[size : 2 * size].uniform_(0, math.log(timescale))
+        self.from_hidden.bias[size : 2 * size].zero_()
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """``x (B, C)``, ``h (B, H)`` to the next ``h (B, H)``."""
@@ -57,7 +70,7 @@ class Rnn(StreamingModel):
     """Stacked recurrent layers and a linear read-out at every frame.
 
     Arguments: ``hidden`` units per layer, ``layers``, ``cell`` ("gru"), ``dropout`` before every layer but the first
-    and before the read-out (training only).
+    and before the read-out (training only), ``timescale`` in steps up to which units remember at the start.
     """
 
     def __init__(
@@ -69,11 +82,12 @@ class Rnn(StreamingModel):
         layers: int = 1,
         cell: str = "gru",
         dropout: float = 0.0,
+        timescale: float = 0.0,
     ) -> None:
         super().__init__(input_size, output_size)
         if cell != "gru":
             raise InputError(f"rnn: unknown cell {cell!r}. Known: gru.")
-        cells = [GruCell(hidden if i else input_size, hidden) for i in range(layers)]
+        cells = [GruCell(hidden if i else input_size, hidden, timescale) for i in range(layers)]
         self.layers = cast("Sequence[GruCell]", nn.ModuleList(cells))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden, output_size)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,3 +101,21 @@ def exported(trained: Path) -> Path:
     done = run("export", trained, "--out", out, "--frames", 2000)
     assert done.code == 0, done.err
     return out
+
+
+@pytest.fixture
+def in_background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a command without waiting for it; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

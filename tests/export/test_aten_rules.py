@@ -95,7 +95,11 @@ SNIPPETS: dict[str, list[Snippet]] = {
         lambda x, h, m: functional.layer_norm(x, (6,)),
         lambda x, h, m: flat(functional.layer_norm(rows(x), (3,), m.vector[:3], eps=1e-3)),
     ],
-    "batch_norm": [lambda x, h, m: m.batch(x), lambda x, h, m: m.plain(x), lambda x, h, m: flat(m.channels(rows(x)))],
+    "_native_batch_norm_legit_no_training": [
+        lambda x, h, m: m.batch(x),
+        lambda x, h, m: m.plain(x),
+        lambda x, h, m: flat(m.channels(rows(x))),
+    ],
     "softmax": [lambda x, h, m: torch.softmax(x, -1), lambda x, h, m: flat(torch.softmax(rows(x), 2))],
     "slice": [lambda x, h, m: x[:, 2:4], lambda x, h, m: x[:, -2:], lambda x, h, m: flat(rows(x)[:, :, :2])],
     "select": [lambda x, h, m: rows(x)[:, 1], lambda x, h, m: rows(x)[..., -1], lambda x, h, m: x[0][None]],
@@ -107,7 +111,10 @@ SNIPPETS: dict[str, list[Snippet]] = {
     "split_with_sizes": [lambda x, h, m: x.split([1, 3, 2], -1)[1]],
     "cat": [lambda x, h, m: torch.cat([x, h], -1), lambda x, h, m: torch.cat([x], 1)],
     "stack": [lambda x, h, m: flat(torch.stack([x, h], -1)), lambda x, h, m: flat(torch.stack([x, h], 1))],
-    "unsqueeze": [lambda x, h, m: flat(rows(x) - h[:, :3].unsqueeze(1)), lambda x, h, m: flat(x.unsqueeze(-1) * m.vector)],
+    "unsqueeze": [
+        lambda x, h, m: flat(rows(x) - h[:, :3].unsqueeze(1)),
+        lambda x, h, m: flat(x.unsqueeze(-1) * m.vector),
+    ],
     "squeeze": [
         lambda x, h, m: x.view(1, 6, 1).squeeze(-1),
         lambda x, h, m: x.view(1, 6, 1, 1).squeeze((-1, 2)),
@@ -121,18 +128,20 @@ SNIPPETS: dict[str, list[Snippet]] = {
         lambda x, h, m: x.expand(1, 6),
         lambda x, h, m: flat(h[:, :1].expand(2, 1, 4)),
     ],
-    "view": [lambda x, h, m: flat(x.view(1, 3, 2) * m.vector[:2])],
-    "reshape": [lambda x, h, m: aten.reshape(rows(x).transpose(1, 2), [1, -1])],
+    "view": [
+        lambda x, h, m: flat(x.view(1, 3, 2) * m.vector[:2]),
+        lambda x, h, m: (rows(x) * m.vector[:3]).flatten(-2),
+        lambda x, h, m: torch.reshape(rows(x) * m.vector[:3], (1, -1)),
+    ],
     "_unsafe_view": [lambda x, h, m: flat(aten._unsafe_view(x, [1, 3, 2]) * m.vector[:2])],
-    "flatten": [lambda x, h, m: rows(x).transpose(1, 2).flatten(1), lambda x, h, m: (rows(x) * m.vector[:3]).flatten(-2)],
-    "clone": [lambda x, h, m: x.clone() + h],
-    "contiguous": [lambda x, h, m: flat(rows(x).transpose(1, 2).contiguous())],
+    "clone": [
+        lambda x, h, m: x.clone() + h,
+        lambda x, h, m: flat(rows(x).transpose(1, 2).contiguous()),
+        lambda x, h, m: m.dropout(x) + h,
+    ],
     "detach": [lambda x, h, m: x.detach() + h],
     "alias": [lambda x, h, m: aten.alias(x) + h],
-    "lift_fresh_copy": [lambda x, h, m: x * torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0, 3.0])],
-    "dropout": [lambda x, h, m: m.dropout(x) + h],
     "_to_copy": [lambda x, h, m: (x > h).to(torch.float32), lambda x, h, m: aten._to_copy(x, dtype=torch.float32) + h],
-    "to": [lambda x, h, m: (x > h).to(x.dtype)],
 }  # fmt: skip
 
 
@@ -159,20 +168,18 @@ def parts() -> dict[str, object]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "snippet"), [pytest.param(n, s, id=f"{n}-{i}") for n, all_ in SNIPPETS.items() for i, s in enumerate(all_)]
-)
-def test_a_rule_says_what_the_operator_computes(name, snippet, captured, make_model, monkeypatch):
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_a_rule_says_what_the_operator_computes(name, captured, make_model, monkeypatch):
     used = []
     rule = RULES[name]
     monkeypatch.setitem(RULES, name, lambda b, *args, **kwargs: used.append(name) or rule(b, *args, **kwargs))
 
     def step(m, x, state):
-        y = snippet(x, state["h"], m)
+        y = torch.cat([snippet(x, state["h"], m) for snippet in SNIPPETS[name]], -1)
         return y, {"h": state["h"] * 0.5}
 
     program = captured(step, **parts())
-    assert used, f"torch did not keep {name} in its graph"
+    assert len(used) >= len(SNIPPETS[name]), f"torch did not keep every {name} in its graph"
     generator = torch.Generator().manual_seed(9)
     x, h = torch.randn(2, 1, 6, generator=generator)
     y, following = make_model(step, **parts()).eval().step(x, {"h": h})
@@ -192,7 +199,7 @@ REFUSED: dict[str, tuple[Snippet, str]] = {
     "a matrix that changes": (lambda x, h, m: functional.linear(x, h), "'linear'.*must be a constant"),
     "batch statistics": (
         lambda x, h, m: functional.batch_norm(rows(x), None, None, training=True)[:, 0],
-        "'batch_norm'.*eval",
+        "batch_norm_legit' .*not in the",
     ),
     "another type": (lambda x, h, m: x.double().float(), "float64; a step is computed in float32"),
     "a truth value as a number": (lambda x, h, m: x * (x > 0), "'mul'.*bool, float32 is needed"),

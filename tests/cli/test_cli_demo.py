@@ -1,0 +1,52 @@
+"""``edgeseq demo``: the whole way, and safe to repeat."""
+
+from __future__ import annotations
+
+import pytest
+
+FILES = {"step.json", "model.onnx", "model.tflite"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def first(edgeseq, place):
+    return edgeseq("demo", "har", "--quick", "--json", cwd=place)
+
+
+def test_it_goes_through_all_stages_to_one_table(first):
+    assert first.code == 0, first.err
+    places = [first.err.index(f"{number}/6 ") for number in range(1, 7)]
+    assert places == sorted(places)
+    document = first.document
+    assert [entry["name"] for entry in document["models"]] == ["lmu-export", "gru-export"]
+    for entry in document["models"]:
+        assert set(entry["sha256"]) == FILES
+        assert 0 <= entry["metrics"]["test_accuracy"] <= 1
+        assert all(link["passed"] for link in entry["proof"])
+    assert {(row["name"], row["engine"]) for row in document["bench"]} >= {
+        (f"{name}-export", engine) for name in ("lmu", "gru") for engine in ("litert", "onnxruntime")
+    }
+    assert document["stream"]["summary"]["frames"] > 0
+
+
+def test_a_second_run_keeps_what_is_finished(edgeseq, first, place):
+    again = edgeseq("demo", "har", "--quick", "--json", cwd=place)
+    assert again.code == 0, again.err
+    assert again.err.count("kept") == 4
+    for before, after in zip(first.document["models"], again.document["models"], strict=True):
+        assert before["sha256"] == after["sha256"]
+        assert before["metrics"] == after["metrics"]
+
+
+@pytest.mark.slow
+def test_another_seed_is_trained_anew_and_the_first_again_gives_the_same(edgeseq, first, place):
+    other = edgeseq("demo", "har", "--quick", "--seed", 1, "--json", cwd=place)
+    assert "kept" not in other.err
+    again = edgeseq("demo", "har", "--quick", "--json", cwd=place)
+    assert "kept" not in again.err
+    hashes = [[entry["sha256"] for entry in done.document["models"]] for done in (first, other, again)]
+    assert hashes[0] == hashes[2] != hashes[1]
