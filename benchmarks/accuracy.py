@@ -81,7 +81,7 @@ def recipe(model: str) -> str:
     from edgeseq.training.stage import configure
 
     if model == "forest":
-        return "2 s statistics, 300 trees"
+        return "2 s statistics, 300 trees, 8 subjects"
     parts = configure(presets()[model], load("spar_watch"), {})
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]
 

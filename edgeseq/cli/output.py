@@ -32,6 +32,8 @@ class Show:
     def __init__(self, json: bool = False) -> None:
         self.notes = Console(stderr=True, highlight=False)
         self.out = self.notes if json else Console(highlight=False)
+        if self.out.is_terminal and self.notes.is_terminal:
+            self.notes = self.out  # one screen: a bar on one console would tear the lines of the other
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """A line of the result; never broken, so that paths and commands can be copied."""

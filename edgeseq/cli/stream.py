@@ -92,7 +92,7 @@ def play(show: Show, session: Session, played: Played, speed: float) -> Document
     width = max(len(label) for label in ("unknown", *manifest.labels))
     summary = stream_frames(session, _watched(show, played), speed=speed, on_answer=on_answer, targets=played.targets)
     rows = [
-        ("streamed", f"{summary.frames:,} frames in {summary.seconds:.1f} s, {summary.missed_deadlines} answers late"),
+        ("streamed", f"{summary.frames:,} frames in {summary.seconds:.1f} s, {summary.missed_deadlines} answered late"),
         ("a frame", f"{summary.latency_p50_us:.0f} us (p50), {summary.latency_p99_us:.0f} us (p99)"),
     ]
     if summary.answer_accuracy is not None:

@@ -64,7 +64,7 @@ def captured(make_model: MakeModel) -> Captured:
 
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "lmu": ("lmu", {"channels": (3, 2), "orders": (5, 4), "thetas": (20.0, 7.5), "hidden": 8}),
+    "lmu": ("lmu", {"channels": (3, 2), "orders": (5, 4), "thetas": (20.0, 7.5), "hidden": (8, 8), "products": 4}),
     "gru": ("rnn", {"hidden": 8, "layers": 2}),
 }
 

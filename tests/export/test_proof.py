@@ -67,10 +67,7 @@ def test_a_forward_that_returns_another_state_breaks_the_first_link(model, progr
     assert not prove_step(model, program, frames(50))[0].passed
 
 
-LOST = pytest.mark.xfail(strict=True, reason="export/proof.py, _Worst.values: a later finite error replaces a NaN")
-
-
-@pytest.mark.parametrize("where", [pytest.param("answer", marks=LOST), "state"])
+@pytest.mark.parametrize("where", ["answer", "state"])
 def test_what_is_not_a_number_breaks_the_link(model, program, frames, monkeypatch, where):
     forward = type(model).forward
 

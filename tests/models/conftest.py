@@ -1,0 +1,80 @@
+"""Each family at a few sizes, and where the authors' reference vectors are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgeseq.models.contract import StreamingModel
+from edgeseq.models.registry import build
+
+INPUTS, OUTPUTS = 3, 4
+
+# One line per family and size; the contract is tested for each, and every built-in family must be here.
+ARGUMENT_SETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lmu": ("lmu", {"hidden": [8], "products": 5}),
+    "lmu-one-channel": ("lmu", {"channels": [1], "orders": [1], "thetas": [1.5], "hidden": [4]}),
+    "lmu-residual": ("lmu", {"channels": [2, 2], "orders": [4, 4], "thetas": [40.0, 9.5], "hidden": [6, 6]}),
+    "lmu-three-blocks": (
+        "lmu",
+        {"channels": [3, 1, 2], "orders": [6, 9, 4], "thetas": [40.0, 9.5, 300.0], "hidden": [6, 5, 5], "products": 1,
+         "dropout": 0.3},
+    ),
+    "gru": ("rnn", {"hidden": 8, "timescale": 50.0}),
+    "gru-one-unit": ("rnn", {"hidden": 1, "cell": "gru"}),
+    "gru-two-layers": ("rnn", {"hidden": 5, "layers": 2, "dropout": 0.3}),
+}  # fmt: skip
+
+
+def make(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> StreamingModel:
+    """A model of the table in eval mode, with random weights and a normalization that is not trivial."""
+    torch.manual_seed(seed)
+    family, arguments = ARGUMENT_SETS[name]
+    model = build(family, INPUTS, OUTPUTS, dict(arguments))
+    model.set_normalization([0.5, -1.0, 2.0], [2.0, 0.5, 1.5])
+    return model.to(dtype).eval()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Any:
+    """``make_model(name, dtype, seed)`` of the table."""
+    return make
+
+
+@pytest.fixture(scope="session", params=sorted(ARGUMENT_SETS))
+def size(request: pytest.FixtureRequest) -> str:
+    """Each family and size of the table, by name."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def argument_sets() -> dict[str, tuple[str, dict[str, Any]]]:
+    """The table."""
+    return ARGUMENT_SETS
+
+
+@pytest.fixture(scope="session")
+def small_reference() -> dict[str, np.ndarray]:
+    """The authors' vectors that are shipped with the tests."""
+    with np.load(Path(__file__).with_name("legendre_reference.npz")) as stored:
+        return dict(stored)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Any:
+    """``reference(file)``: the authors' vectors, all of them; skipped where the folder is not there."""
+    default = Path(__file__).parents[3] / "shared" / "reference"
+    folder = Path(os.environ.get("EDGESEQ_REFERENCE", default))
+
+    def read(file: str) -> dict[str, np.ndarray]:
+        if not (folder / file).is_file():
+            pytest.skip(f"no reference vectors {file}: set EDGESEQ_REFERENCE to their folder")
+        with np.load(folder / file) as stored:
+            return dict(stored)
+
+    return read
