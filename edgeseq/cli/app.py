@@ -47,7 +47,6 @@ app = typer.Typer(
     help="Take a sequence model from training to a small computer, and prove that it is still the same model.",
     epilog=EXIT_CODES,
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -103,7 +102,7 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
             warnings.showwarning = _show_warning
             if name and name not in NAMES:
                 raise unknown("verb", name, NAMES)
-            with command.make_context("edgeseq", list(arguments)) as context:
+            with command.make_context("edgeseq", list(arguments) or ["--help"]) as context:
                 return 0, command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code, None
@@ -115,8 +114,6 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
     except BrokenPipeError:
         return 0, None
     except UsageError as error:
-        if not error.format_message():  # no arguments: the help has been printed
-            return 2, None
         return _failed("UsageError", _usage(error), 2)
     except Exception as error:
         traceback.print_exc()

@@ -19,6 +19,7 @@ Floats = NDArray[np.float32]
 Labels = NDArray[np.int16]
 _ACCELERATION = {"g", "m/s2", "m/s^2", "m/s²"}
 _ANGULAR_VELOCITY = {"rad/s", "deg/s", "dps", "°/s"}
+SLOW = 0.5  # seconds: what is slower than this is posture, not movement
 # The other wrist is the mirror image of this one. x lies along the forearm and turns over, y and z stay. Acceleration
 # is a polar vector; angular velocity is an axial one, for which a reflection turns over the other two.
 _MIRROR_ACCELERATION = np.array([-1, 1, 1], np.float32)
@@ -87,13 +88,30 @@ def resample(x: Floats, y: Labels, start: float, factor: float, frames: int) -> 
     return between, labels
 
 
+def slow_part(x: Floats, window: int) -> Floats:
+    """``x (N, C)`` averaged twice over ``window`` frames, centred: what lies under the movement.
+
+    Of an acceleration that is gravity, and the arm's slow turning in it.
+    """
+    window = max(1, min(window, len(x)))
+    sums = np.pad(x.astype(np.float64), ((window, window), (0, 0)), "edge")
+    for _ in range(2):
+        sums = np.stack([np.convolve(column, np.full(window, 1 / window), "same") for column in sums.T], 1)
+    return sums[window : window + len(x)].astype(np.float32)
+
+
 class Sampler:
     """Draws training crops. Recordings are drawn in proportion to their length."""
 
-    def __init__(self, recordings: Sequence[Recording], units: Sequence[str], augmentation: Augmentation) -> None:
+    def __init__(
+        self, recordings: Sequence[Recording], units: Sequence[str], rate: float, augmentation: Augmentation
+    ) -> None:
         self.recordings = [r for r in recordings if len(r.x) > 2]
         self.augmentation = augmentation
         self.triads = Triads.of(units)
+        self._slow = [slow_part(r.x, int(SLOW * rate)) for r in self.recordings]
+        for slow in self._slow:
+            slow[:, self.triads.gyroscope_channels] = 0  # a turn has no rest
         lengths = np.array([len(recording.x) for recording in self.recordings], np.float64)
         self._share = lengths / lengths.sum()
         everything = np.concatenate([recording.x for recording in self.recordings]).astype(np.float64)
@@ -113,8 +131,9 @@ class Sampler:
         return np.concatenate(xs), np.concatenate(ys)
 
     def _piece(self, rng: np.random.Generator, frames: int) -> tuple[Floats, Labels]:
-        """Up to ``frames`` frames of one recording, at another tempo."""
-        recording = self.recordings[int(rng.choice(len(self.recordings), p=self._share))]
+        """Up to ``frames`` frames of one recording, at another tempo and with a movement of another size."""
+        index = int(rng.choice(len(self.recordings), p=self._share))
+        recording = self.recordings[index]
         limit = math.log(self.augmentation.tempo)
         factor = math.exp(rng.uniform(-limit, limit))
         last = len(recording.x) - 1
@@ -123,19 +142,23 @@ class Sampler:
             frames = min(frames, int(last / factor) + 1)
         start = rng.uniform(0, max(0.0, last - factor * (frames - 1)))
         x, y = resample(recording.x, recording.y, start, factor, frames)
-        x[:, self.triads.gyroscope_channels] *= np.float32(factor)
-        return x, y
+        slow, _ = resample(self._slow[index], recording.y, start, factor, frames)
+        amplitude = math.exp(rng.normal() * self.augmentation.scale)
+        return slow + (x - slow) * self._gains(factor, amplitude), y
+
+    def _gains(self, factor: float, amplitude: float) -> Floats:
+        """By how much each channel's movement grows, ``(C,)``: velocities with the tempo, accelerations squared."""
+        gains = np.full(len(self._mean), amplitude, np.float32)
+        gains[self.triads.gyroscope_channels] *= np.float32(factor)
+        for start in self.triads.acceleration:
+            gains[start : start + 3] *= np.float32(factor**2)
+        return gains
 
     def _worn(self, rng: np.random.Generator, x: Floats) -> Floats:
-        """As another body with another strap would have moved it."""
+        """As another strap on another wrist would have turned it, with noise."""
         a = self.augmentation
         if rng.random() < a.mirror:
             x = x * mirror_signs(self.triads, x.shape[1])
-        amplitude = np.float32(math.exp(rng.normal() * a.scale))
-        gravity_stays = np.ones(x.shape[1], np.float32) * amplitude
-        for start in self.triads.acceleration:  # most of an acceleration is gravity, which no movement changes
-            gravity_stays[start : start + 3] = 1 + 0.2 * (amplitude - 1)
-        x = x * gravity_stays
         turn = random_rotation(rng, (math.hypot(a.rotation, a.roll), a.rotation, a.rotation))
         for start in (*self.triads.acceleration, *self.triads.angular_velocity):
             x[:, start : start + 3] = x[:, start : start + 3] @ turn

@@ -75,7 +75,7 @@ def fit(
     taken up. ``normalize`` sets the model's normalization from the training subjects. Every round draws from generators
     made of (seed, round), so that a resumed run ends in the same weights.
     """
-    sampler = Sampler(split.train.recordings, split.train.units, settings.augmentation)
+    sampler = Sampler(split.train.recordings, split.train.units, split.train.rate, settings.augmentation)
     if normalize:
         model.set_normalization(*(statistic.tolist() for statistic in sampler.statistics()))
     weights = class_weights(split.train) if settings.class_weights else None

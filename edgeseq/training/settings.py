@@ -13,7 +13,8 @@ from edgeseq.errors import InputError, unknown
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Changes that a sensor on a body really meets. Rotation, roll and mirror act on triads (x, y, z of one sensor).
 
-    tempo: largest factor of slower or faster (log-uniform in 1/tempo..tempo); angular velocities scale with it.
+    tempo: largest factor of slower or faster (log-uniform in 1/tempo..tempo). Angular velocities grow with it, and
+    accelerations with its square, except for their slow part, which is gravity.
     rotation, roll: standard deviation in radians of a random turn about all axes, and about the forearm (x).
     mirror: probability of the other wrist. scale: standard deviation of the log of the movement's amplitude.
     noise: standard deviation of white noise, relative to each channel's own.

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeseq.cli import app as application
+
 RATE = 50
 SUBJECTS = 5
 FRAMES = 1100  # of each of a subject's two recordings: the proof wants 2,000 of a test subject
@@ -80,6 +82,18 @@ def write_people(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def edgeseq() -> Edgeseq:
     return run
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Edgeseq:
+    """The same in this process: without the second that a new one takes to import torch."""
+
+    def call(*arguments: object) -> Done:
+        capsys.readouterr()
+        code = application.run([str(argument) for argument in arguments])
+        return Done(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

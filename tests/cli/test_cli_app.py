@@ -39,13 +39,13 @@ def without_torch(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
-def test_help_imports_nothing_heavy(arguments):
+def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from edgeseq.cli.app import run; code = run(sys.argv[1:]); "
-        f"print('loaded', [name for name in {HEAVY} if name in sys.modules]); sys.exit(code)"
+        "import sys; from edgeseq.cli.app import run; "
+        f"codes = [run(['--help']), *(run([verb, '--help']) for verb in {VERBS})]; "
+        f"print('loaded', [name for name in {HEAVY} if name in sys.modules]); sys.exit(max(codes))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded []"
 
@@ -66,8 +66,8 @@ def test_help_of_a_verb_has_an_example_and_json(verb):
 
 def test_no_arguments_shows_the_help(edgeseq):
     done = edgeseq()
-    assert done.code == 2
-    assert "Usage: edgeseq" in done.out + done.err
+    assert done.code == 0
+    assert "Usage: edgeseq" in done.out
 
 
 def test_version(edgeseq):
@@ -88,8 +88,9 @@ def test_version(edgeseq):
         (["inspect", "nowhere"], "nowhere is not a folder"),
     ],
 )
-def test_wrong_usage_exits_2_with_one_line(edgeseq, tmp_path, arguments, said):
-    done = edgeseq(*arguments, cwd=tmp_path)
+def test_wrong_usage_exits_2_with_one_line(here, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    done = here(*arguments)
     assert done.code == 2
     assert said in done.err
     assert done.err.startswith("error: ")

@@ -47,8 +47,8 @@ def test_exporting_twice_gives_the_same_files(edgeseq, trained, exported, tmp_pa
         (["--data", "nowhere.npz"], "nowhere.npz"),
     ],
 )
-def test_a_wrong_request_is_refused_and_leaves_nothing(edgeseq, trained, tmp_path, arguments, said):
-    done = edgeseq("export", trained, "--out", tmp_path / "e", *arguments)
+def test_a_wrong_request_is_refused_and_leaves_nothing(here, trained, tmp_path, arguments, said):
+    done = here("export", trained, "--out", tmp_path / "e", *arguments)
     assert done.code == 2
     assert said in done.err
     assert not list(tmp_path.iterdir())
@@ -95,11 +95,11 @@ def test_a_file_of_another_model_fails_and_the_link_is_named(edgeseq, exported, 
     assert (document["error"]["type"], document["error"]["exit_code"]) == ("GateFailed", 5)
 
 
-def test_a_changed_file_is_refused(edgeseq, exported, tmp_path):
+def test_a_changed_file_is_refused(here, exported, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(exported, folder)
     write_another_model(folder)
-    done = edgeseq("verify", folder)
+    done = here("verify", folder)
     assert done.code == 2
     assert "model.tflite was changed" in done.err
 

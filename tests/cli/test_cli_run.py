@@ -51,17 +51,17 @@ def test_stream_reads_frames_from_a_file_or_standard_input(edgeseq, exported, tm
         (["--speed", "-1"], "speed -1"),
     ],
 )
-def test_stream_refuses_what_it_cannot_play(edgeseq, exported, arguments, said):
-    done = edgeseq("stream", exported, *arguments)
+def test_stream_refuses_what_it_cannot_play(here, exported, arguments, said):
+    done = here("stream", exported, *arguments)
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err
 
 
-def test_stream_names_the_bad_frame_of_a_file(edgeseq, exported, tmp_path):
+def test_stream_names_the_bad_frame_of_a_file(here, exported, tmp_path):
     file = tmp_path / "frames.csv"
     file.write_text("ax,ay\n1,2\n3,four\n", encoding="utf-8")
-    done = edgeseq("stream", exported, "--input", file, "--speed", 0)
+    done = here("stream", exported, "--input", file, "--speed", 0)
     assert done.code == 2
     assert f"{file}, frame 1" in done.err
 
@@ -101,8 +101,9 @@ def test_bench_in_json_has_a_row_for_each_folder_and_engine(edgeseq, exported):
 @pytest.mark.parametrize(
     "arguments", [["--seconds", "0"], ["--engine", "litter"], ["--out", "nowhere/at/all.json"], ["--paced-seconds=-1"]]
 )
-def test_bench_refuses_what_it_cannot_measure(edgeseq, exported, tmp_path, arguments):
+def test_bench_refuses_what_it_cannot_measure(here, exported, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
     short = [*SHORT, "--engine", "numpy"] if "--out" in arguments else []
-    done = edgeseq("bench", exported, *arguments, *short, cwd=tmp_path)
+    done = here("bench", exported, *arguments, *short)
     assert done.code == 2
     assert "Traceback" not in done.err

@@ -116,8 +116,8 @@ def test_what_is_odd_about_the_data_is_one_line_of_warning(edgeseq, people, tmp_
         (["--time-unit", "h"], "time_unit"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(edgeseq, people, tmp_path, arguments, said):
-    done = edgeseq("train", people, "--out", tmp_path / "m", *arguments)
+def test_wrong_settings_are_refused_by_name(here, people, tmp_path, arguments, said):
+    done = here("train", people, "--out", tmp_path / "m", *arguments)
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "m").exists()
