@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseq.data import Dataset, Mapping, load
 from edgeseq.devices.check import check_folder, require, unchecked_files
 from edgeseq.errors import InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
@@ -19,11 +18,12 @@ from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.proof import prove_step, run_training_form
 from edgeseq.export.tflite_writer import write_tflite
 from edgeseq.folder import GOLDEN_NAME, MODEL_FILES, WEIGHTS_NAME, Folder, new_folder, open_folder, seal
-from edgeseq.manifest import Link, Manifest
+from edgeseq.lineage import stage_entry, trained_on
+from edgeseq.manifest import Link
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.store import load_model, state_entries
+from edgeseq.models.threads import threads
 from edgeseq.program import Program
-from edgeseq.versions import stage_entry
 
 Floats = NDArray[np.float32]
 WRITERS = {"onnx": write_onnx, "tflite": write_tflite}
@@ -90,7 +90,8 @@ def prove(
     model = load_model(folder) if model is None else model
     x = read_golden(folder)
     progress("torch model and step program", len(x))
-    host = prove_step(model, Program.read(folder.path), x)
+    with threads(1):
+        host = prove_step(model, Program.read(folder.path), x)
     progress("files in their engines", len(x))
     device = check_folder(folder)
     for file in unchecked_files(folder, device):
@@ -105,7 +106,7 @@ def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:
         InputError: the data set is not to be had, is another one than the model reads, or is too small.
     """
     manifest = folder.manifest
-    dataset = _fitting(trained_on(folder) if data is None else load(data), manifest)
+    dataset = trained_on(folder, data)
     test = manifest.split.get("test", ())
     part = dataset.only([s for s in dataset.subjects if s in test] or dataset.subjects)
     share = -(-frames // len(part.recordings))
@@ -116,29 +117,6 @@ def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:
     if len(x) < MIN_FRAMES:
         raise InputError(f"{dataset.name}: its test subjects have {len(x)} frames, the proof needs {MIN_FRAMES}")
     return np.ascontiguousarray(x, np.float32)
-
-
-def trained_on(folder: Folder) -> Dataset:
-    """The data set that the folder's model was trained on, read again.
-
-    Raises:
-        InputError: it is not where it was, or not what it was.
-    """
-    stage = next((stage for stage in reversed(folder.manifest.lineage) if stage.data), None)
-    if stage is None or stage.data is None:
-        raise InputError(f"{folder.path} does not say what it was trained on: pass --data")
-    mapping = stage.arguments.get("mapping")
-    dataset = load(stage.data, msgspec.convert(mapping, Mapping) if mapping else None)
-    if dataset.fingerprint() != stage.data_fingerprint:
-        raise InputError(f"{stage.data} is not what {folder.path} was trained on (its contents changed): pass --data")
-    return dataset
-
-
-def _fitting(dataset: Dataset, manifest: Manifest) -> Dataset:
-    wanted = tuple(channel.name for channel in manifest.input.channels)
-    if dataset.channels != wanted:
-        raise InputError(f"{dataset.name} has channels {list(dataset.channels)}, the model reads {list(wanted)}")
-    return dataset
 
 
 def write_golden(staging: Path, model: StreamingModel, program: Program, x: Floats) -> None:

@@ -1,0 +1,1 @@
+"""A model folder in, a smaller one out. Nothing is here yet."""

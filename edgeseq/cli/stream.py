@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from edgeseq.cli.output import Document, Json, Show, percent, typed
@@ -17,7 +16,6 @@ from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
-    from edgeseq.data import Dataset
     from edgeseq.devices.decide import Answer
     from edgeseq.devices.session import Session
     from edgeseq.manifest import Manifest
@@ -109,11 +107,10 @@ def choose_recording(folder: Folder, *, data: str | None = None, subject: str | 
     Raises:
         InputError: the data is not to be had or has other channels, no such subject or recording.
     """
+    from edgeseq.lineage import trained_on
+
     manifest = folder.manifest
-    dataset = _dataset(folder, data)
-    channels = tuple(channel.name for channel in manifest.input.channels)
-    if dataset.channels != channels:
-        raise InputError(f"{dataset.name} has channels {list(dataset.channels)}, the model reads {list(channels)}")
+    dataset = trained_on(folder, data)
     if subject is None:
         test = [name for name in dataset.subjects if name in manifest.split.get("test", ())]
         subject = (test or list(dataset.subjects))[0]
@@ -123,21 +120,6 @@ def choose_recording(folder: Folder, *, data: str | None = None, subject: str | 
     chosen = recordings[number]
     targets = chosen.y.tolist() if dataset.labels == manifest.labels else None
     return Played(f"subject {subject} of {dataset.name}, recording {number}", list(chosen.x), len(chosen.x), targets)
-
-
-def _dataset(folder: Folder, data: str | None) -> Dataset:
-    from edgeseq.data import Mapping, load
-
-    if data is not None:
-        return load(data)
-    stage = next((stage for stage in reversed(folder.manifest.lineage) if stage.data), None)
-    if stage is None or stage.data is None:
-        raise InputError(f"{folder.path} does not say what it was trained on: pass --data or --input")
-    mapping = stage.arguments.get("mapping")
-    try:
-        return load(stage.data, msgspec.convert(mapping, Mapping) if mapping else None)
-    except InputError as error:
-        raise InputError(f"what {folder.path} was trained on is not here: {error} Or pass --data or --input") from None
 
 
 def _csv_frames(name: str, manifest: Manifest) -> Iterator[Any]:

@@ -91,7 +91,8 @@ class Lmu(StreamingModel):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         h, following = self.front(self.normalize(x)), {}  # (B, C + P)
-        for i, (name, block) in enumerate(zip(state, self.blocks, strict=True)):
+        for i, block in enumerate(self.blocks):
+            name = f"blocks.{i}.memory"
             h = self.dropout(h) if i else h
             following[name] = m = block.memory.step(block.encoder(h), state[name])  # (B, U, Q)
             h = block.mix(m, h)  # (B, H)
@@ -100,7 +101,8 @@ class Lmu(StreamingModel):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         state = self.initial_state(x.shape[0]) if state is None else state
         h, following = self.front(self.normalize(x)), {}  # (B, T, C + P)
-        for i, (name, block) in enumerate(zip(state, self.blocks, strict=True)):
+        for i, block in enumerate(self.blocks):
+            name = f"blocks.{i}.memory"
             h = self.dropout(h) if i else h
             m = block.memory(block.encoder(h), state[name])  # (B, T, U, Q)
             following[name] = m[:, -1]

@@ -98,14 +98,16 @@ class Rnn(StreamingModel):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         h, following = self.normalize(x), {}  # (B, C)
-        for i, (name, layer) in enumerate(zip(state, self.layers, strict=True)):
+        for i, layer in enumerate(self.layers):
+            name = f"layers.{i}.hidden"
             h = following[name] = layer.step(self.dropout(h) if i else h, state[name])  # (B, H)
         return self.readout(self.dropout(h)), following  # (B, K)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         state = self.initial_state(x.shape[0]) if state is None else state
         h, following = self.normalize(x), {}  # (B, T, C)
-        for i, (name, layer) in enumerate(zip(state, self.layers, strict=True)):
+        for i, layer in enumerate(self.layers):
+            name = f"layers.{i}.hidden"
             h = layer(self.dropout(h) if i else h, state[name])  # (B, T, H)
             following[name] = h[:, -1]
         return self.readout(self.dropout(h)), following  # (B, T, K)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -71,7 +71,7 @@ def fit(
 ) -> list[Round]:
     """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
 
-    ``checkpoint`` is a folder for the unfinished run; one that was left there by a run of the same ``identity`` is
+    ``checkpoint`` is a file for the unfinished run; one that was left there by a run of the same ``identity`` is
     taken up. ``normalize`` sets the model's normalization from the training subjects. Every round draws from generators
     made of (seed, round), so that a resumed run ends in the same weights.
     """
@@ -85,14 +85,14 @@ def fit(
         loss = _round(run, sampler, settings, split.train.rate, weights, seed, number, report)
         scores = evaluate(run.average, split.validation)
         ended = Round(number, loss, scores.accuracy, scores.macro_f1)
-        if ended.macro_f1 > run.best_score or not run.best:
+        if ended.macro_f1 >= run.best_score:  # of equals the last, which has learned longer
             run.best = {name: tensor.clone() for name, tensor in run.average.state_dict().items()}
         run.history.append(ended)
         _save(run, checkpoint, identity)
         report(ended, (number + 1) * settings.steps)
     model.load_state_dict(run.best)
     model.eval()
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.unlink(missing_ok=True)
     return run.history
 
 
@@ -183,24 +183,22 @@ def _save(run: Run, checkpoint: Path, identity: str) -> None:
         tensors.update((f"{prefix}/{name}", tensor) for name, tensor in held.items())
     for index, entry in run.optimizer.state_dict()["state"].items():
         tensors.update((f"optimizer/{index}/{name}", tensor) for name, tensor in entry.items())
+    notes = msgspec.json.encode(_Notes(identity, run.history)).decode()
     staging = checkpoint.with_name(checkpoint.name + ".new")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, staging / "run.safetensors")
-    (staging / "run.json").write_bytes(msgspec.json.encode(_Notes(identity, run.history)))
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    staging.rename(checkpoint)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, staging, {"notes": notes})
+    staging.replace(checkpoint)
 
 
 def _resume(run: Run, checkpoint: Path, identity: str) -> None:
     """Take up the run that was left in ``checkpoint``, unless it is of other settings: then it is of no use."""
-    notes_file = checkpoint / "run.json"
-    if not notes_file.is_file():
+    if not checkpoint.is_file():
         return
-    notes = msgspec.json.decode(notes_file.read_bytes(), type=_Notes)
+    with safe_open(checkpoint, "pt") as stored:
+        notes = msgspec.json.decode((stored.metadata() or {})["notes"], type=_Notes)
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
     if notes.identity != identity:
         return
-    tensors = load_file(checkpoint / "run.safetensors")
 
     def part(prefix: str) -> Tensors:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -209,8 +207,8 @@ def _resume(run: Run, checkpoint: Path, identity: str) -> None:
     run.average.load_state_dict(part("average/"))
     run.best = part("best/")
     run.history = notes.history
-    stored = run.optimizer.state_dict()
+    optimizer = run.optimizer.state_dict()
     for name, tensor in part("optimizer/").items():
         index, _, key = name.partition("/")
-        stored["state"].setdefault(int(index), {})[key] = tensor
-    run.optimizer.load_state_dict(stored)
+        optimizer["state"].setdefault(int(index), {})[key] = tensor
+    run.optimizer.load_state_dict(optimizer)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
-from edgeseq.data import Dataset, Mapping, Split, load, split_by_subject, subject_folds
+from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_subject
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
+from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.registry import Preset, build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
+from edgeseq.models.threads import threads
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.loop import Report, fit
 from edgeseq.training.settings import Settings, with_changes
-from edgeseq.versions import stage_entry
 
 SMOOTHING = 1.0  # seconds: time constant of the answer that a person sees
 Announce = Callable[[StreamingModel, Split, Settings], None]
@@ -72,7 +72,7 @@ def train(
     entry = stage_entry(
         "train",
         {
-            "model": preset,
+            "model": None if parent else preset,
             "mapping": msgspec.to_builtins(mapping) if mapping else None,
             "settings": msgspec.to_builtins(settings),
         },
@@ -81,13 +81,13 @@ def train(
         data_fingerprint=dataset.fingerprint(),
         parent=parent.hash if parent else None,
     )
-    with _threads(settings.threads):
+    with threads(settings.threads):
         fit(
             model,
             split,
             settings,
             seed=seed,
-            checkpoint=out.with_name(f".{out.name}.training"),
+            checkpoint=out.with_name(f".{out.name}.training.safetensors"),
             identity=_identity(entry, arguments, split.subjects()),
             normalize=parent is None,
             report=report,
@@ -121,10 +121,7 @@ def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), v
     if bool(test) != bool(validation):
         raise InputError("name the subjects of both --test and --validation, or of neither")
     if not test:
-        folds = subject_folds(dataset)
-        if not 0 <= fold < len(folds):
-            raise InputError(f"fold {fold} does not exist: {dataset.name} has folds 0 to {len(folds) - 1}")
-        test, validation = folds[fold]
+        return default_split(dataset, fold)
     return split_by_subject(dataset, test=test, validation=validation)
 
 
@@ -136,16 +133,6 @@ def configure(preset: Preset, dataset: Dataset, changes: dict[str, Any]) -> tupl
     ours = {name.removeprefix("model."): value for name, value in changes.items() if name.startswith("model.")}
     settings = with_changes(settings, {name: v for name, v in changes.items() if not name.startswith("model.")})
     return preset.family, {**preset.arguments, **ours}, settings
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _identity(*parts: Any) -> str:

@@ -77,16 +77,22 @@ def family_model(name: str, seed: int = 0) -> StreamingModel:
     return model.eval()
 
 
-@pytest.fixture(params=sorted(FAMILIES))
-def model(request: pytest.FixtureRequest) -> StreamingModel:
-    """A small model of each family, with random weights, in eval mode."""
-    return family_model(request.param)
+@pytest.fixture(scope="session", params=sorted(FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family, by name."""
+    return request.param
 
 
 @pytest.fixture
-def program(model: StreamingModel) -> Program:
-    """Its step program."""
-    return capture(lower(model), INPUTS)
+def model(family: str) -> StreamingModel:
+    """A small model of each family, with random weights, in eval mode."""
+    return family_model(family)
+
+
+@pytest.fixture(scope="session")
+def program(family: str) -> Program:
+    """Its step program, captured once."""
+    return capture(lower(family_model(family)), INPUTS)
 
 
 @pytest.fixture(scope="session")

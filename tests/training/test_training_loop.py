@@ -19,13 +19,13 @@ from edgeseq.training.stage import train
 TINY = Settings(rounds=3, steps=4, batch=8, crop=1.0, settle=0.1)
 
 
-def waves(subjects=4, seconds=6.0, rate=25.0):
-    """Slow and fast waves by several subjects, each with a phase of their own: easy, and not trivial."""
+def waves(subjects=4, seconds=6.0, takes=1, rate=25.0):
+    """Slow and fast waves by several subjects, each take with phases of its own: easy, and not trivial."""
     rng = np.random.default_rng(0)
     t = np.arange(int(seconds * rate)) / rate
     recordings = []
     for subject in range(1, subjects + 1):
-        for label, frequency in enumerate((0.7, 3.0)):
+        for label, frequency in [*enumerate((0.7, 3.0))] * takes:
             wave = np.sin(2 * np.pi * frequency * t[:, None] + rng.uniform(0, 6, 2))
             x = (wave + 0.1 * rng.normal(size=wave.shape)).astype(np.float32)
             recordings.append(Recording(x, np.full(len(t), label, np.int16), str(subject), f"{subject}-{label}"))
@@ -75,7 +75,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(split, tmp_path):
 def test_an_interrupted_run_ends_in_the_same_weights(split, tmp_path, round_):
     whole = trained(split, tmp_path / "whole")
     assert trained(split, tmp_path / "cut", stop_after=round_) is None
-    assert (tmp_path / "cut").is_dir()
+    assert (tmp_path / "cut").is_file()
     assert same(whole, trained(split, tmp_path / "cut"))
     assert not (tmp_path / "cut").exists()
 
@@ -100,13 +100,13 @@ def test_normalization_comes_from_the_training_subjects_alone(split, tmp_path):
 
 
 def test_it_learns_what_can_be_learned(tmp_path):
-    write_npz(waves(subjects=12, seconds=12), tmp_path / "waves.npz")
+    write_npz(waves(subjects=5, takes=8), tmp_path / "waves.npz")
     settings = {"rounds": 4, "steps": 30, "batch": 16, "crop": 2.0, "settle": 0.4}
     settings |= {"model.hidden": 12, "model.dropout": 0.0, "model.timescale": 10.0}
     folder = train(str(tmp_path / "waves.npz"), tmp_path / "m", changes=settings, test=["1"], validation=["2"])
     assert folder.manifest.metrics["test_accuracy"] > 0.95
     assert folder.manifest.split == {
-        "train": tuple("3 4 5 6 7 8 9 10 11 12".split()),
+        "train": ("3", "4", "5"),
         "validation": ("2",),
         "test": ("1",),
     }

@@ -1,0 +1,67 @@
+"""Where a model comes from: the lineage entry of a stage, and the data that a folder was trained on. No torch."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from edgeseq.data import Dataset, Mapping, datasets, load
+from edgeseq.errors import InputError
+from edgeseq.folder import Folder
+from edgeseq.manifest import Stage
+
+_RECORDED = ("edgeseq", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "tflite-runtime")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, edgeseq and the packages it builds on, where they are installed."""
+    found = {"python": platform.python_version()}
+    for name in _RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def stage_entry(
+    verb: str,
+    arguments: dict[str, Any],
+    *,
+    seed: int | None = None,
+    data: str | None = None,
+    data_fingerprint: str | None = None,
+    parent: str | None = None,
+) -> Stage:
+    """The lineage entry of a stage that runs now."""
+    return Stage(verb, arguments, versions(), seed, data, data_fingerprint, parent)
+
+
+def trained_on(folder: Folder, data: str | None = None) -> Dataset:
+    """The data set that the folder's model was trained on, read again; or ``data``, read the same way.
+
+    Raises:
+        InputError: it is not where it was, not what it was, or not what the model reads.
+    """
+    stage = next((stage for stage in reversed(folder.manifest.lineage) if stage.data), None)
+    source = data or (stage.data if stage else None)
+    if source is None:
+        raise InputError(f"{folder.path} does not say what it was trained on: pass --data")
+    mapping = stage.arguments.get("mapping") if stage else None
+    named = source in {facts.name for facts in datasets()}
+    try:
+        dataset = load(source, None if named or not mapping else msgspec.convert(mapping, Mapping))
+    except InputError as error:
+        hint = "" if data else f" {folder.path} was trained on it: pass --data if it is somewhere else now."
+        raise InputError(f"{error}{hint}") from None
+    if stage and not data and dataset.fingerprint() != stage.data_fingerprint:
+        raise InputError(f"{source} is not what {folder.path} was trained on (its contents changed): pass --data")
+    wanted = tuple(channel.name for channel in folder.manifest.input.channels)
+    if dataset.channels != wanted:
+        raise InputError(f"{dataset.name} has channels {list(dataset.channels)}, the model reads {list(wanted)}")
+    if dataset.rate != folder.manifest.input.rate:
+        raise InputError(f"{dataset.name} has {dataset.rate:g} Hz, the model reads {folder.manifest.input.rate:g} Hz")
+    return dataset
