@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -124,3 +127,9 @@ def test_equal_manifests_give_equal_bytes(tmp_path):
         with new_folder(tmp_path / name) as staging:
             seal(staging, manifest())
     assert (tmp_path / "a" / MANIFEST_NAME).read_bytes() == (tmp_path / "b" / MANIFEST_NAME).read_bytes()
+
+
+def test_the_documented_schema_is_that_of_the_code():
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    code = runpy.run_path(str(docs / "make_schema.py"))
+    assert (docs / "manifest.schema.json").read_bytes() == code["schema"](), "run python docs/make_schema.py"
