@@ -25,7 +25,7 @@ help:
 $(BIN)/python:
 	@echo "== creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edgeseq needs Python 3.10 or newer")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(BIN)/python $(INPUTS)
 	@echo "== installing edgeseq with training and both runtimes into $(VENV) (torch is 200 MB and more; minutes)"

@@ -73,7 +73,7 @@ def _lines(path: str) -> list[str]:
     return file.read_text().splitlines() if file.is_file() else []
 
 
-def recipe(model: str) -> str:
+def recipe(data: str, model: str) -> str:
     """A short hash of everything that decides a run, so that rows of an older recipe are not mixed with new ones."""
     import hashlib
 
@@ -82,8 +82,8 @@ def recipe(model: str) -> str:
     from edgeseq.training.stage import configure
 
     if model == "forest":
-        return "2 s statistics, 300 trees, 8 subjects"
-    parts = (REVISION, configure(presets()[model], load("spar_watch"), {}))
+        return f"2 s statistics, 300 trees, 8 subjects, revision {REVISION}"
+    parts = (REVISION, configure(presets()[model], load(data), {}))
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]
 
 
@@ -111,7 +111,7 @@ def run_model(data: str, model: str, fold: int, seed: int) -> Row:
         metrics["validation_macro_f1"],
         parameters,
         round(time.monotonic() - started, 1),
-        recipe(model),
+        recipe(data, model),
         machine(),
         versions(),
     )
@@ -160,7 +160,7 @@ def run_forest(data: str, fold: int, seed: int) -> Row:
         None,
         None,
         round(time.monotonic() - started, 1),
-        recipe("forest"),
+        recipe(data, "forest"),
         machine(),
         versions(),
     )
@@ -194,14 +194,14 @@ def write(rows: list[Row]) -> None:
     staging.replace(RESULTS)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], data: str) -> str:
     """Mean and spread over the folds (each fold: the mean over its seeds), in percent, as Markdown."""
     lines = [
         "| model | parameters | folds × seeds | accuracy | macro-F1 | smoothed accuracy | by fold |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for model in MODELS:
-        own = [row for row in rows if row.model == model and row.recipe == recipe(model)]
+        own = [row for row in rows if (row.data, row.model, row.recipe) == (data, model, recipe(data, model))]
         if not own:
             continue
         folds = sorted({row.fold for row in own})
@@ -237,7 +237,7 @@ def main() -> None:
     rows = read()
     if not parsed.table:
         rows = run_missing(parsed, rows)
-    print(table(rows))
+    print(table(rows, parsed.data))
 
 
 def run_missing(parsed: Any, rows: list[Row]) -> list[Row]:
@@ -247,7 +247,7 @@ def run_missing(parsed: Any, rows: list[Row]) -> list[Row]:
         for seed in range(parsed.seeds)
         for model in parsed.models
         for fold in range(FOLDS)
-        if (parsed.data, model, fold, seed, recipe(model)) not in done
+        if (parsed.data, model, fold, seed, recipe(parsed.data, model)) not in done
     ]
     deadline = time.monotonic() + 3600 * parsed.hours
     with ProcessPoolExecutor(parsed.jobs) as pool:

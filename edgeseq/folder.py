@@ -7,6 +7,7 @@ complete, so that an interrupted stage leaves nothing that looks like a model.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ def open_folder(path: str | Path) -> Folder:
         raw = (path / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} is not a model folder: it has no {MANIFEST_NAME}") from None
+    except OSError as error:
+        raise InputError(f"{path / MANIFEST_NAME} cannot be read: {error.strerror}") from None
     manifest = _decode(path, raw)
     for name, expected in manifest.files.items():
         file = path / name
@@ -77,6 +80,8 @@ def open_folder(path: str | Path) -> Folder:
             raise InputError(f"{path} is incomplete: {name} is missing")
         if _sha256(file) != expected:
             raise InputError(f"{file} was changed after it was written: its sha256 is not the manifest's; make it anew")
+    if manifest.digest != _digest(manifest):
+        raise InputError(f"{path / MANIFEST_NAME} was changed after it was written: make the folder anew")
     return Folder(path, manifest)
 
 
@@ -102,25 +107,41 @@ def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         InputError: ``out`` exists (and ``overwrite`` is not set, or it is not a model folder), or cannot be written.
     """
-    out = Path(out)
-    check_target(out, overwrite=overwrite)
+    check_target(Path(out), overwrite=overwrite)
+    out = Path(out).resolve()  # a link stays, what it points to is replaced
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}") from None
     staging.chmod(0o755)
+    replaced = staging.with_name(f"{staging.name}.old")
     try:
         yield staging
+        check_target(out, overwrite=overwrite)  # again: much time may have passed
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(replaced)
         staging.rename(out)
     finally:
+        if not out.exists() and replaced.exists():
+            replaced.rename(out)
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
-    """Refuse a target that exists; with ``overwrite`` only one that is not a model folder."""
+    """Refuse a target that exists (with ``overwrite`` only one that is not a model folder) or cannot be made.
+
+    Makes the folder that the target is to lie in.
+    """
+    if not out.name:
+        raise InputError(f"{out} cannot be the target: name a folder that does not exist yet")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out.parent, os.W_OK)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from None
+    if not writable:
+        raise InputError(f"{out} cannot be written: {out.parent} is read-only")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
@@ -133,9 +154,16 @@ def seal(staging: Path, manifest: Manifest) -> Manifest:
     """Write the model card and the manifest with the hash of every other file; returns the manifest as written."""
     names = sorted(file.name for file in staging.iterdir() if file.name not in (MANIFEST_NAME, CARD_NAME))
     sealed = msgspec.structs.replace(manifest, files={name: _sha256(staging / name) for name in names})
+    sealed = msgspec.structs.replace(sealed, digest=_digest(sealed))
     (staging / CARD_NAME).write_text(card(sealed), encoding="utf-8")
     (staging / MANIFEST_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed
+
+
+def _digest(manifest: Manifest) -> str:
+    """The sha256 of a manifest's content, whatever its layout in the file."""
+    content = msgspec.structs.replace(manifest, digest="")
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
 
 def card(manifest: Manifest) -> str:

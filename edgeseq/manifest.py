@@ -110,7 +110,7 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """manifest.json of a model folder."""
+    """manifest.json of a model folder. ``files``: sha256 of every file beside it; ``digest``: of its own content."""
 
     format: int = FORMAT_VERSION
     name: str
@@ -129,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     proof: tuple[Link, ...] = ()
     lineage: tuple[Stage, ...] = ()
     files: dict[str, str] = {}
+    digest: str = ""
 
     @property
     def state_size(self) -> int:

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from edgeseq.errors import GateFailed, InputError, Unsupported
 from edgeseq.export.aten import RULES, Refused
 from edgeseq.export.lower import StepForm
+from edgeseq.models.store import initial_values
 from edgeseq.program import Builder, Program, Value, interpret
 
 CHECK_TOLERANCE = 1e-5
@@ -52,7 +53,7 @@ def capture(form: StepForm, input_size: int) -> Program:
     names: dict[str, Any] = {in_x: "x", **{graph_name: name for name, graph_name in in_state.items()}}
     tensors = _translate(exported, builder, names)
     y, *after = (_named(graph_name, builder, names, tensors) for graph_name in (out_y, *out_state.values()))
-    program = builder.finish(y, dict(zip(out_state, after, strict=True)))
+    program = builder.finish(y, dict(zip(out_state, after, strict=True)), initial_values(form.initial_state()))
     shape = program.values[y].shape
     if len(shape) != 2 or shape[0] != 1:
         raise Unsupported(f"the step answers with shape {list(shape)}; [1, K] is needed")

@@ -13,7 +13,7 @@ from edgeseq.models.contract import State, StreamingModel
 class StepForm(nn.Module):
     """One step at batch 1 in float32 and eval mode: ``(x (1, C), state) -> (y (1, K), next state)``.
 
-    The state keeps its names. Proven equal to the training form by the proof, not by construction.
+    The state keeps its names. That it equals the training form is shown by the proof (:mod:`edgeseq.export.proof`).
     """
 
     def __init__(self, model: StreamingModel) -> None:

@@ -11,7 +11,7 @@ STATE, NEXT_STATE, ANSWER = "state", "next_state", "y"
 
 def layout(program: Program) -> tuple[StateEntry, ...]:
     """Where each state of the program lies in the packed tensor, in the program's order."""
-    return state_table((state.name, state.before.shape, 0.0) for state in program.states)
+    return state_table((state.name, state.before.shape, state.initial) for state in program.states)
 
 
 def pack_states(program: Program) -> Program:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeseq.devices.check import finite, slope
 from edgeseq.export.lower import lower
 from edgeseq.manifest import Link
 from edgeseq.models.contract import State, StreamingModel
@@ -60,9 +61,9 @@ def prove_step(
     for name, tensor in state.items():
         free.values(name, final[name], tensor.numpy())
     agreement = float(np.mean(reference.argmax(-1) == answers.argmax(-1)))
-    slope = _slope(np.abs(reference - answers).max(-1))
+    growth = slope(np.abs(reference - answers).max(-1).astype(np.float64))
     return (
-        free.link("training form ~ step form", len(x), PARALLEL_TOLERANCE, agreement, slope),
+        free.link("training form ~ step form", len(x), PARALLEL_TOLERANCE, agreement, growth),
         forced.link("step form ~ program", len(x), FORCED_TOLERANCE),
     )
 
@@ -74,8 +75,7 @@ class _Worst:
         self.error, self.where = 0.0, ""
 
     def values(self, name: str, reference: Floats, found: Floats) -> None:
-        error = float(np.abs(found - reference).max() / max(1.0, float(np.abs(reference).max())))
-        error = error if error == error else float("inf")  # a NaN is the largest error, and stays so
+        error = finite(np.abs(found - reference).max() / max(1.0, float(np.abs(reference).max())))
         if error > self.error:
             self.error, self.where = error, name
 
@@ -89,8 +89,3 @@ class _Worst:
     ) -> Link:
         note = f"largest in {self.where}" if self.where else ""
         return Link(name, frames, self.error, tolerance, self.error <= tolerance, agreement, slope, note)
-
-
-def _slope(error: Floats) -> float:
-    """Growth of the error per 1,000 frames, by least squares."""
-    return 1000 * float(np.polyfit(np.arange(len(error)), error, 1)[0])

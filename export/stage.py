@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.devices.check import check_folder, require, unchecked_files
-from edgeseq.errors import InputError, MissingDependency, unknown
+from edgeseq.devices.golden import read_golden
+from edgeseq.errors import GateFailed, InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
 from edgeseq.export.lower import lower
 from edgeseq.export.onnx_writer import write_onnx
+from edgeseq.export.pack import layout
 from edgeseq.export.proof import prove_step, run_training_form
 from edgeseq.export.tflite_writer import write_tflite
 from edgeseq.folder import GOLDEN_NAME, MODEL_FILES, WEIGHTS_NAME, Folder, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Link
 from edgeseq.models.contract import StreamingModel
-from edgeseq.models.store import load_model, state_entries
+from edgeseq.models.store import load_model
 from edgeseq.models.threads import threads
 from edgeseq.program import Program
 
@@ -73,7 +75,7 @@ def export(
         manifest = msgspec.structs.replace(
             folder.manifest,
             name=Path(out).name,
-            states=state_entries(model),
+            states=layout(program),
             lineage=(*folder.manifest.lineage, entry),
         )
         seal(staging, manifest)
@@ -88,7 +90,7 @@ def prove(
 ) -> tuple[Link, ...]:
     """Every link of the chain for an exported folder, on its golden frames: the host's half, then the device's."""
     model = load_model(folder) if model is None else model
-    x = read_golden(folder)
+    x = read_golden(folder).x
     progress("torch model and step program", len(x))
     with threads(1):
         host = prove_step(model, Program.read(folder.path), x)
@@ -121,13 +123,12 @@ def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:
 
 def write_golden(staging: Path, model: StreamingModel, program: Program, x: Floats) -> None:
     """golden.npz: frames, and the trained model's answers and packed final state on them, from the initial state."""
-    y, state = run_training_form(model, x)
+    with threads(1):
+        y, state = run_training_form(model, x)
     packed = np.concatenate([state[entry.name].reshape(-1) for entry in program.states])
+    for what, values in (("answers", y), ("state", packed)):
+        if not np.isfinite(values).all():
+            raise GateFailed(
+                f"the trained model's {what} overflow within {len(x)} frames of real data: it is not stable"
+            )
     np.savez(staging / GOLDEN_NAME, x=x, y=y, state=packed)
-
-
-def read_golden(folder: Folder) -> Floats:
-    """The golden frames ``(T, C)``."""
-    with np.load(folder.file(GOLDEN_NAME), allow_pickle=False) as stored:
-        x: Floats = stored["x"]
-    return x

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 def test_a_sealed_folder_opens_with_what_was_written(folder):
     opened = open_folder(folder)
-    assert msgspec.structs.replace(opened.manifest, files={}) == manifest()
+    assert msgspec.structs.replace(opened.manifest, files={}, digest="") == manifest()
     assert list(opened.manifest.files) == ["weights.safetensors"]
     assert opened.formats == ()
 
@@ -86,6 +86,65 @@ def test_a_manifest_cannot_name_files_outside_its_folder(folder, tmp_path):
     (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(raw))
     with pytest.raises(InputError, match="not in the folder"):
         open_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"rest"', b'"stir"'), (b'"rate": 50.0', b'"rate": 25.0'), (b'"std"', b'"sdt"')]
+)
+def test_a_changed_manifest_is_refused(folder, old, new):
+    raw = (folder / MANIFEST_NAME).read_bytes()
+    assert old in raw
+    (folder / MANIFEST_NAME).write_bytes(raw.replace(old, new, 1))
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        open_folder(folder)
+
+
+def test_a_manifest_may_be_laid_out_anew(folder):
+    compact = msgspec.json.encode(msgspec.json.decode((folder / MANIFEST_NAME).read_bytes()))
+    (folder / MANIFEST_NAME).write_bytes(compact)
+    assert open_folder(folder).manifest.name == "m"
+
+
+def test_what_appeared_meanwhile_is_not_removed(tmp_path):
+    def stage():
+        with new_folder(tmp_path / "m") as staging:
+            seal(staging, manifest())
+            (tmp_path / "m").mkdir()
+            (tmp_path / "m" / "precious").write_text("p")
+
+    with pytest.raises(InputError, match="exists"):
+        stage()
+    assert (tmp_path / "m" / "precious").read_text() == "p"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failed_stage_leaves_the_folder_that_it_was_to_replace(folder):
+    def stage():
+        with new_folder(folder, overwrite=True) as staging:
+            seal(staging, manifest(name="other"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stage()
+    assert open_folder(folder).manifest.name == "m"
+    assert [entry.name for entry in folder.parent.iterdir()] == ["m"]
+
+
+def test_overwriting_a_link_replaces_what_it_points_to(folder):
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    with new_folder(link, overwrite=True) as staging:
+        seal(staging, manifest(name="other"))
+    assert link.is_symlink()
+    assert open_folder(link).manifest.name == "other"
+
+
+@pytest.mark.parametrize("target", [".", "/proc/nope/m", "file/m"])
+def test_a_target_that_cannot_be_made_is_refused_before_any_work(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be"), new_folder(target):
+        pytest.fail("entered")
 
 
 def test_what_is_not_a_folder_is_said(tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from edgeseq.errors import InputError
 from edgeseq.folder import WEIGHTS_NAME, Folder
 from edgeseq.manifest import StateEntry, state_table
-from edgeseq.models.contract import StreamingModel
+from edgeseq.models.contract import State, StreamingModel
 from edgeseq.models.registry import build
 
 
@@ -40,16 +40,22 @@ def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
     return model
 
 
-def state_entries(model: StreamingModel) -> tuple[StateEntry, ...]:
-    """The model's states in the packed layout, with the value that each starts from.
+def initial_values(states: State) -> dict[str, float]:
+    """The value that all elements of each state start from.
 
     Raises:
         InputError: a state starts from different values in its elements.
     """
-    table = []
-    for name, tensor in model.initial_state(1).items():
-        first = float(tensor.flatten()[0])
-        if not bool((tensor == first).all()):
+    values = {}
+    for name, tensor in states.items():
+        values[name] = float(tensor.flatten()[0])
+        if not bool((tensor == values[name]).all()):
             raise InputError(f"state {name!r} starts from different values in its elements; it must start from one")
-        table.append((name, tuple(tensor.shape), first))
-    return state_table(table)
+    return values
+
+
+def state_entries(model: StreamingModel) -> tuple[StateEntry, ...]:
+    """The model's states in the packed layout, with the value that each starts from."""
+    states = model.initial_state(1)
+    initial = initial_values(states)
+    return state_table((name, tuple(tensor.shape), initial[name]) for name, tensor in states.items())

@@ -12,7 +12,7 @@ training reads the program and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,14 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """A state: ``before`` is its value at the start of a step, ``after`` the name of the value it becomes."""
+    """A state: ``before`` is its value at the start of a step, ``after`` the name of the value it becomes.
+
+    All its elements are ``initial`` before the first step.
+    """
 
     before: Value
     after: str
+    initial: float = 0.0
 
     @property
     def name(self) -> str:
@@ -232,8 +236,8 @@ class Builder:
         self.values[output.name] = output
         return output.name
 
-    def finish(self, y: str, after: dict[str, str]) -> Program:
-        """The program: only what the answer and the states need is kept."""
+    def finish(self, y: str, after: dict[str, str], initial: Mapping[str, float] | None = None) -> Program:
+        """The program: only what the answer and the states need is kept. States start from ``initial``, or from 0."""
         needed = {y, *after.values()}
         kept = []
         for node in reversed(self.nodes):
@@ -241,10 +245,5 @@ class Builder:
                 kept.append(node)
                 needed.update(node.inputs)
         constants = {name: array for name, array in self.constants.items() if name in needed}
-        states = tuple(State(value, after[value.name]) for value in self.states)
+        states = tuple(State(value, after[value.name], (initial or {}).get(value.name, 0.0)) for value in self.states)
         return Program(self.x, y, states, tuple(reversed(kept)), constants).check()
-
-
-def with_nodes(program: Program, nodes: list[Node], **changes: Any) -> Program:
-    """The same program with other nodes (and other fields), checked."""
-    return replace(program, nodes=tuple(nodes), **changes).check()

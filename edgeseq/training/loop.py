@@ -11,12 +11,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from edgeseq.data import Dataset, Split
+from edgeseq.errors import InputError
 from edgeseq.models.contract import State, StreamingModel
 from edgeseq.training.augment import Sampler
 from edgeseq.training.evaluate import evaluate
@@ -62,18 +63,18 @@ def fit(
     model: StreamingModel,
     split: Split,
     settings: Settings,
-    *,
     seed: int,
     checkpoint: Path,
     identity: str,
+    *,
     normalize: bool = True,
     report: Report = lambda ended, steps: None,
 ) -> list[Round]:
     """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
 
-    ``checkpoint`` is a file for the unfinished run; one that was left there by a run of the same ``identity`` is
-    taken up. ``normalize`` sets the model's normalization from the training subjects. Every round draws from generators
-    made of (seed, round), so that a resumed run ends in the same weights.
+    ``checkpoint`` is a file for the unfinished run, left for the caller to remove; one that was left there by a run of
+    the same ``identity`` is taken up. ``normalize`` sets the model's normalization from the training subjects. Every
+    round draws from generators made of (seed, round), so that a resumed run ends in the same weights.
     """
     sampler = Sampler(split.train.recordings, split.train.units, split.train.rate, settings.augmentation)
     if normalize:
@@ -84,6 +85,8 @@ def fit(
     for number in range(len(run.history), settings.rounds):
         loss = _round(run, sampler, settings, split.train.rate, weights, seed, number, report)
         scores = evaluate(run.average, split.validation)
+        if not math.isfinite(loss):
+            raise InputError(f"the loss of round {number} is {loss}: lower learning_rate, or look at the data's values")
         ended = Round(number, loss, scores.accuracy, scores.macro_f1)
         if ended.macro_f1 >= run.best_score:  # of equals the last, which has learned longer
             run.best = {name: tensor.clone() for name, tensor in run.average.state_dict().items()}
@@ -92,7 +95,6 @@ def fit(
         report(ended, (number + 1) * settings.steps)
     model.load_state_dict(run.best)
     model.eval()
-    checkpoint.unlink(missing_ok=True)
     return run.history
 
 
@@ -165,6 +167,8 @@ def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
 def _follow(average: nn.Module, model: nn.Module, keep: float) -> None:
     for kept, current in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(current, 1 - keep)
+    for held, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        held.copy_(buffer)
 
 
 def class_weights(dataset: Dataset) -> Tensor:
@@ -194,9 +198,12 @@ def _resume(run: Run, checkpoint: Path, identity: str) -> None:
     """Take up the run that was left in ``checkpoint``, unless it is of other settings: then it is of no use."""
     if not checkpoint.is_file():
         return
-    with safe_open(checkpoint, "pt") as stored:
-        notes = msgspec.json.decode((stored.metadata() or {})["notes"], type=_Notes)
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(checkpoint, "pt") as stored:
+            notes = msgspec.json.decode((stored.metadata() or {})["notes"], type=_Notes)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError, msgspec.MsgspecError) as error:
+        raise InputError(f"the unfinished run in {checkpoint} cannot be read ({error}): remove the file") from None
     if notes.identity != identity:
         return
 

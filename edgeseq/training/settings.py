@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from edgeseq.errors import InputError, unknown
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,12 +25,12 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: standard deviation of white noise, relative to each channel's own.
     """
 
-    tempo: float = 1.4
-    rotation: float = 0.2
-    roll: float = 0.3
-    mirror: float = 0.0
-    scale: float = 0.1
-    noise: float = 0.05
+    tempo: Annotated[float, msgspec.Meta(ge=1)] = 1.4
+    rotation: NotNegative = 0.2
+    roll: NotNegative = 0.3
+    mirror: Share = 0.0
+    scale: NotNegative = 0.1
+    noise: NotNegative = 0.05
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,20 +46,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on machines with different numbers of cores.
     """
 
-    rounds: int = 10
-    steps: int = 40
-    batch: int = 64
-    crop: float = 6.0
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.05
-    average: float = 0.99
-    clip: float = 1.0
-    carry: float = 0.5
-    stitch: float = 0.2
-    settle: float = 1.0
+    rounds: Count = 10
+    steps: Count = 40
+    batch: Count = 64
+    crop: Positive = 6.0
+    learning_rate: Positive = 4e-3
+    weight_decay: NotNegative = 0.02
+    label_smoothing: Share = 0.05
+    average: Share = 0.99
+    clip: Positive = 1.0
+    carry: Share = 0.5
+    stitch: Share = 0.2
+    settle: NotNegative = 1.0
     class_weights: bool = True
-    threads: int = 1
+    threads: Count = 1
     augmentation: Augmentation = Augmentation()
 
 
@@ -78,6 +83,9 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         else:
             tree[name] = value
     try:
-        return msgspec.convert(tree, Settings)
+        changed = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
         raise InputError(f"training settings {dict(changes)}: {error}") from None
+    if changed.settle >= changed.crop:
+        raise InputError(f"settle {changed.settle:g} s leaves nothing to score of a crop of {changed.crop:g} s")
+    return changed

@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_subject
-from edgeseq.errors import InputError, unknown
+from edgeseq.errors import InputError, Unsupported, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization
@@ -35,39 +35,39 @@ def train(
     preset: str = "gru",
     seed: int = 0,
     changes: dict[str, Any] | None = None,
-    fold: int = 0,
+    fold: int | None = None,
     test: Sequence[str] = (),
     validation: Sequence[str] = (),
     start: str | Path | None = None,
     overwrite: bool = False,
+    trust: bool = False,
     announce: Announce = lambda model, split, settings: None,
     report: Report = lambda ended, steps: None,
 ) -> Folder:
     """Train a preset on a data set and write the model folder ``out``.
 
     ``changes`` are settings by name, those of the model as ``model.hidden``. Subjects of ``test`` and ``validation``
-    are kept apart; by default those of fold ``fold`` of five. ``start`` is a folder whose model is trained on. An
-    interrupted run is taken up by the same call.
+    are kept apart; by default those of fold ``fold`` of five. ``start`` is a folder whose model is trained on, as it
+    is, with the subjects split as they were unless others are named. An interrupted run is taken up by the same call.
 
     Raises:
-        InputError: an unknown preset or setting, unusable data, an existing target.
+        InputError: an unknown preset or setting, unusable data, an existing target, a subject on both sides.
+        Unsupported: the model looks ahead, which training does not know yet.
     """
     out = Path(out)
     check_target(out, overwrite=overwrite)
-    known = presets()
-    if preset not in known:
-        raise unknown("model", preset, known)
+    if seed < 0:
+        raise InputError(f"seed {seed}: 0 or more is needed")
     dataset = load(source, mapping)
-    split = choose_split(dataset, fold=fold, test=test, validation=validation)
     parent = open_folder(start) if start else None
-    family, arguments, settings = configure(known[preset], dataset, changes or {})
-    torch.manual_seed(seed)
+    if parent and fold is None and not test and not validation:
+        test, validation = parent.manifest.split["test"], parent.manifest.split["validation"]
+    split = choose_split(dataset, fold=fold or 0, test=test, validation=validation)
     if parent:
-        model = load_model(parent)
-        family, arguments = parent.manifest.family, dict(parent.manifest.arguments)
         _check_fits(parent.manifest, dataset)
-    else:
-        model = build(family, len(dataset.channels), len(dataset.labels), arguments)
+        _check_apart(parent.manifest, split)
+    torch.manual_seed(seed)
+    model, family, arguments, settings = _prepare(parent, preset, dataset, changes or {}, trust)
     announce(model, split, settings)
     entry = stage_entry(
         "train",
@@ -81,17 +81,10 @@ def train(
         data_fingerprint=dataset.fingerprint(),
         parent=parent.hash if parent else None,
     )
+    checkpoint = out.with_name(f".{out.name}.training.safetensors")
+    identity = _identity(entry, arguments, split.subjects())
     with threads(settings.threads):
-        fit(
-            model,
-            split,
-            settings,
-            seed=seed,
-            checkpoint=out.with_name(f".{out.name}.training.safetensors"),
-            identity=_identity(entry, arguments, split.subjects()),
-            normalize=parent is None,
-            report=report,
-        )
+        fit(model, split, settings, seed, checkpoint, identity, normalize=parent is None, report=report)
         metrics = _metrics(model, split)
     manifest = Manifest(
         name=out.name,
@@ -102,14 +95,59 @@ def train(
         input=_input(model, dataset),
         states=state_entries(model),
         decision=Decision(smoothing=SMOOTHING),
-        split={part: tuple(subjects) for part, subjects in split.subjects().items()},
+        split=_subjects(split, parent),
         metrics=metrics,
         lineage=(*(parent.manifest.lineage if parent else ()), entry),
     )
     with new_folder(out, overwrite=overwrite) as staging:
         save_weights(model, staging)
         seal(staging, manifest)
+    checkpoint.unlink(missing_ok=True)
     return open_folder(out)
+
+
+def _prepare(
+    parent: Folder | None, preset: str, dataset: Dataset, changes: dict[str, Any], trust: bool
+) -> tuple[StreamingModel, str, dict[str, Any], Settings]:
+    """The model to train, its family and arguments, and the settings: a new one of the preset, or the parent's."""
+    if parent:
+        fixed = [name for name in changes if name.startswith("model.")]
+        if fixed:
+            raise InputError(f"{fixed[0]} cannot be set: the model is that of {parent.path}, with its arguments")
+        made = next((stage.arguments["model"] for stage in parent.manifest.lineage if stage.verb == "train"), None)
+        preset = made if made in presets() else preset
+    known = presets()
+    if preset not in known:
+        raise unknown("model", preset, known)
+    family, arguments, settings = configure(known[preset], dataset, changes)
+    if parent:
+        family, arguments = parent.manifest.family, dict(parent.manifest.arguments)
+        model = load_model(parent, trust=trust)
+    else:
+        model = build(family, len(dataset.channels), len(dataset.labels), arguments, trust=trust)
+    if model.look_ahead:
+        raise Unsupported(f"a {family} that looks {model.look_ahead} steps ahead: training knows causal models only")
+    return model, family, arguments, settings
+
+
+def _check_apart(manifest: Manifest, split: Split) -> None:
+    """Refuse to test, or to choose, on people whom the model to start from was trained, or chosen, on."""
+    seen = {part: set(manifest.split.get(part, ())) for part in ("train", "validation")}
+    for part, forbidden in (("test", seen["train"] | seen["validation"]), ("validation", seen["train"])):
+        both = [subject for subject in split.subjects()[part] if subject in forbidden]
+        if both:
+            raise InputError(
+                f"subject {both[0]!r} cannot be of the {part} subjects: the model to start from has seen that one. "
+                "Name neither --test, --validation nor --fold to keep its split"
+            )
+
+
+def _subjects(split: Split, parent: Folder | None) -> dict[str, tuple[str, ...]]:
+    """Who is in which part; whoever an earlier stage was trained on stays among the training subjects."""
+    parts = {part: tuple(subjects) for part, subjects in split.subjects().items()}
+    before = parent.manifest.split.get("train", ()) if parent else ()
+    parts["train"] = (*parts["train"], *(subject for subject in before if subject not in parts["train"]))
+    return parts
 
 
 def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), validation: Sequence[str] = ()) -> Split:

@@ -54,9 +54,10 @@ def trained(split, checkpoint, stop_after=None, settings=TINY, seed=0, identity=
             raise Stop
 
     try:
-        fit(model, split, settings, seed=seed, checkpoint=checkpoint, identity=identity, report=report)
+        fit(model, split, settings, seed, checkpoint, identity, report=report)
     except Stop:
         return None
+    checkpoint.unlink()
     return model.state_dict()
 
 
@@ -87,13 +88,13 @@ def test_a_run_of_other_settings_is_not_taken_up(split, tmp_path):
 
 def test_the_model_keeps_the_round_that_was_best_on_validation(split, tmp_path):
     model = gru()
-    history = fit(model, split, TINY, seed=0, checkpoint=tmp_path / "c", identity="a")
+    history = fit(model, split, TINY, 0, tmp_path / "c", "a")
     assert evaluate(model, split.validation).macro_f1 == pytest.approx(max(r.macro_f1 for r in history))
 
 
 def test_normalization_comes_from_the_training_subjects_alone(split, tmp_path):
     model = gru()
-    fit(model, split, TINY, seed=0, checkpoint=tmp_path / "c", identity="a")
+    fit(model, split, TINY, 0, tmp_path / "c", "a")
     seen = np.concatenate([r.x for r in split.train.recordings])
     assert np.allclose(model.input_mean, seen.mean(0), atol=1e-5)
     assert np.allclose(1 / model.input_scale, seen.std(0), rtol=1e-4)
@@ -115,16 +116,78 @@ def test_it_learns_what_can_be_learned(tmp_path):
     assert not reopened.training
 
 
-def test_training_goes_on_from_a_folder(tmp_path):
+SHORT = {"rounds": 1, "steps": 3, "batch": 4, "crop": 1.0, "settle": 0.1}
+
+
+@pytest.fixture
+def first(tmp_path):
+    """A model that has seen 3 and 4, was chosen on 2 and tested on 1."""
     write_npz(waves(), tmp_path / "waves.npz")
-    settings = {"rounds": 1, "steps": 3, "batch": 4, "crop": 1.0, "settle": 0.1, "model.hidden": 6}
-    common = {"changes": settings, "test": ["1"], "validation": ["2"]}
-    first = train(str(tmp_path / "waves.npz"), tmp_path / "a", **common)
-    second = train(str(tmp_path / "waves.npz"), tmp_path / "b", start=tmp_path / "a", **common)
+    settings = {**SHORT, "model.hidden": 6}
+    return train(str(tmp_path / "waves.npz"), tmp_path / "a", changes=settings, test=["1"], validation=["2"])
+
+
+def go_on(first, name="b", **options):
+    source = str(first.path.with_name("waves.npz"))
+    return train(source, first.path.with_name(name), start=first.path, **{"changes": SHORT, **options})
+
+
+def test_training_goes_on_from_a_folder_with_its_split(first):
+    second = go_on(first)
     assert [stage.verb for stage in second.manifest.lineage] == ["train", "train"]
     assert second.manifest.lineage[-1].parent == first.hash
     assert second.manifest.arguments == first.manifest.arguments
+    assert second.manifest.split == first.manifest.split
     assert not same(load_model(first).state_dict(), load_model(second).state_dict())
+
+
+@pytest.mark.parametrize(("test", "validation", "named"), [("3", "1", "'3'"), ("2", "1", "'2'"), ("1", "4", "'4'")])
+def test_nobody_whom_the_model_has_seen_is_tested_or_chosen_on(first, test, validation, named):
+    with pytest.raises(InputError, match=f"subject {named}.*has seen"):
+        go_on(first, test=[test], validation=[validation])
+
+
+def test_what_was_seen_two_stages_ago_is_remembered(first):
+    second = go_on(first)
+    assert second.manifest.split["train"] == ("3", "4")
+    with pytest.raises(InputError, match="has seen"):
+        go_on(second, name="c", test=["4"], validation=["1"])
+
+
+def test_the_model_to_start_from_keeps_its_arguments(first):
+    with pytest.raises(InputError, match=r"model\.hidden cannot be set"):
+        go_on(first, changes={**SHORT, "model.hidden": 9})
+
+
+def test_nothing_is_lost_when_training_is_cut_off_while_it_scores(tmp_path, monkeypatch):
+    write_npz(waves(), tmp_path / "waves.npz")
+    call = {"changes": {**SHORT, "model.hidden": 6}, "test": ["1"], "validation": ["2"]}
+    whole = train(str(tmp_path / "waves.npz"), tmp_path / "whole", **call)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeseq.training.stage._metrics", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(str(tmp_path / "waves.npz"), tmp_path / "m", **call)
+    steps = []
+    again = train(str(tmp_path / "waves.npz"), tmp_path / "m", **call, report=lambda _, done: steps.append(done))
+    assert steps == []
+    assert again.manifest.files == whole.manifest.files
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m", "waves.npz", "whole"]
+
+
+def test_a_damaged_unfinished_run_is_named(split, tmp_path):
+    (tmp_path / "c").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"unfinished run in .*c cannot be read.*remove"):
+        fit(gru(), split, TINY, 0, tmp_path / "c", "a")
+
+
+def test_training_that_diverges_stops(split, tmp_path):
+    settings = with_changes(TINY, {"learning_rate": 1e30, "clip": 1e30})
+    with pytest.raises(InputError, match="learning_rate"):
+        fit(gru(), split, settings, 0, tmp_path / "c", "a")
 
 
 def test_rare_classes_weigh_more():
@@ -164,6 +227,11 @@ def test_smoothing_is_an_exponential_average_of_probabilities():
         ({"augmentation.tempi": 1}, r"Did you mean 'augmentation\.tempo'"),
         ({"steps": "many"}, "training settings"),
         ({"rounds": 2.5}, "training settings"),
+        ({"rounds": 0}, "training settings"),
+        ({"crop": 0.0}, "training settings"),
+        ({"augmentation.tempo": 0.5}, "training settings"),
+        ({"augmentation.mirror": 1.5}, "training settings"),
+        ({"crop": 2.0, "settle": 5.0}, "nothing to score"),
     ],
 )
 def test_settings_are_refused_by_name(changes, message):
