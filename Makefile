@@ -22,12 +22,14 @@ PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
 
-$(BIN)/python:
+# A stamp of its own: an interpreter that was left by an interrupted set-up is made anew.
+$(VENV)/.created:
 	@echo "== creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edgeseq needs Python 3.10 or newer")'
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
-$(VENV)/.installed: $(BIN)/python $(INPUTS)
+$(VENV)/.installed: $(VENV)/.created $(INPUTS)
 	@echo "== installing edgeseq with training and both runtimes into $(VENV) (torch is 200 MB and more; minutes)"
 	@$(INSTALL) -e '.[all]'
 	@touch $@

@@ -1,8 +1,12 @@
-"""What Session.step costs above the runtime's own public interface, written by hand.
+"""What Session.step costs above the runtime called by hand.
 
-    python benchmarks/step_overhead.py runs/lmu-export runs/gru-export [--json] [--rounds 400]
+    python benchmarks/step_overhead.py runs/lmu-export runs/gru-export [--json] [--rounds 400] [--out FILE]
 
-Both run in one process, several instances of each, in chunks of calls whose order is shuffled each round; medians over
+Each row names its baseline: ``raw`` is "public" for the runtime's public interface, and for LiteRT there is a second
+row, "wrapper", for the same calls of the private wrapper that Session.step makes where it can. A ratio below 1 against
+"public" is what going around it gains; the ratio against "wrapper" is what our own Python costs.
+
+All run in one process, several instances of each, in chunks of calls whose order is shuffled each round; medians over
 the chunks. The hand-written call does what any user of the runtime must do to stream: put x and the state in, run, take
 y and the next state out.
 """
@@ -12,18 +16,21 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import platform
 import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeseq.devices.engines import ENGINES, available
+from edgeseq.devices.engines import available
 from edgeseq.devices.engines.base import initial_state
 from edgeseq.devices.engines.ort import session_options
+from edgeseq.devices.facts import read_facts
 from edgeseq.devices.session import Session
 from edgeseq.errors import EdgeseqError
 from edgeseq.folder import Folder, open_folder
@@ -33,7 +40,7 @@ INSTANCES = 4  # of each side: where one lies in memory moves its time by 5 %, w
 Step = Callable[[Any], Any]
 
 
-def raw_litert(folder: Folder, *, builtin: bool = False) -> Step:
+def raw_litert(folder: Folder, *, builtin: bool = False, wrapper: bool = False) -> Step:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if builtin else OpResolverType.AUTO
@@ -55,11 +62,19 @@ def raw_litert(folder: Folder, *, builtin: bool = False) -> Step:
         state = interpreter.get_tensor(after)
         return logits
 
-    return step
+    inner = interpreter._interpreter
+    set_tensor, get_tensor, invoke = inner.SetTensor, inner.GetTensor, inner.Invoke
 
+    def wrapper_step(frame: Any) -> Any:
+        nonlocal state
+        set_tensor(x, frame)
+        set_tensor(before, state)
+        invoke()
+        logits = get_tensor(y)
+        state = get_tensor(after)
+        return logits
 
-def raw_litert_builtin(folder: Folder) -> Step:
-    return raw_litert(folder, builtin=True)
+    return wrapper_step if wrapper else step
 
 
 def raw_onnxruntime(folder: Folder) -> Step:
@@ -109,11 +124,14 @@ def raw_numpy(folder: Folder) -> Step:
     return step
 
 
-RAW: dict[str, Callable[[Folder], Step]] = {
-    "litert": raw_litert,
-    "litert-builtin": raw_litert_builtin,
-    "onnxruntime": raw_onnxruntime,
-    "numpy": raw_numpy,
+RAW: dict[str, dict[str, Callable[[Folder], Step]]] = {
+    "litert": {"public": raw_litert, "wrapper": partial(raw_litert, wrapper=True)},
+    "litert-builtin": {
+        "public": partial(raw_litert, builtin=True),
+        "wrapper": partial(raw_litert, builtin=True, wrapper=True),
+    },
+    "onnxruntime": {"public": raw_onnxruntime},
+    "numpy": {"public": raw_numpy},
 }
 
 
@@ -125,18 +143,22 @@ def chunk_us(step: Step, frames: list[Any]) -> float:
     return (time.perf_counter_ns() - start) / 1e3 / len(frames)
 
 
-def compare(folder: Folder, engine: str, rounds: int) -> dict[str, Any]:
-    """One row: medians over ``rounds`` chunks of each side, on the folder's own frames."""
+def compare(folder: Folder, engine: str, rounds: int) -> list[dict[str, Any]]:
+    """A row for each baseline: medians over ``rounds`` chunks of each side, on the folder's own frames."""
     with np.load(folder.file("golden.npz")) as golden:
         rows = np.ascontiguousarray(golden["x"])
     flat = [row.copy() for row in rows]  # (C,), what Session.step takes
     wide = [row[None].copy() for row in rows]  # (1, C), what the files take
     sides: list[tuple[str, Step, list[Any]]] = []
     for _ in range(INSTANCES):
-        session, raw = Session(folder, engine), RAW[engine](folder)
-        agree(session, raw, flat, wide)
-        sides += [("session", session.step, flat), ("raw", raw, wide)]
-    times: dict[str, list[float]] = {"session": [], "raw": []}
+        session = Session(folder, engine)
+        sides.append(("session", session.step, flat))
+        for name, baseline in RAW[engine].items():
+            raw = baseline(folder)
+            session.reset()
+            agree(session, raw, flat, wide)
+            sides.append((name, raw, wide))
+    times: dict[str, list[float]] = {"session": [], **{name: [] for name in RAW[engine]}}
     at = 0
     for turn in range(rounds + rounds // 10):
         random.shuffle(sides)
@@ -145,15 +167,31 @@ def compare(folder: Folder, engine: str, rounds: int) -> dict[str, Any]:
             taken = chunk_us(step, frames[at : at + CHUNK])
             if turn >= rounds // 10:  # the first tenth warms up
                 times[name].append(taken)
-    session_us, raw_us = (float(np.median(times[name])) for name in ("session", "raw"))
+    medians = {name: float(np.median(taken)) for name, taken in times.items()}
+    return [
+        {
+            "folder": folder.path.name,
+            "family": folder.manifest.family,
+            "engine": engine,
+            "raw": name,
+            "ratio": medians["session"] / medians[name],
+            "session_us": medians["session"],
+            "raw_us": medians[name],
+            "samples": rounds * INSTANCES * CHUNK,
+        }
+        for name in RAW[engine]
+    ]
+
+
+def result(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows with what they were measured on."""
+    facts = read_facts()
+    machine = f"{facts.model or facts.machine}, {facts.cores} cores, {platform.system()} {facts.machine}"
     return {
-        "folder": str(folder.path),
-        "family": folder.manifest.family,
-        "engine": engine,
-        "ratio": session_us / raw_us,
-        "session_us": session_us,
-        "raw_us": raw_us,
-        "samples": rounds * INSTANCES * CHUNK,
+        "machine": machine,
+        "provenance": facts.provenance,
+        "versions": {"python": facts.python, **facts.versions},
+        "rows": rows,
     }
 
 
@@ -168,6 +206,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, help="write the rows, with machine and versions, to this JSON file")
     parser.add_argument("--rounds", type=int, default=200, help=f"chunks of {CHUNK} calls by each instance")
     parser.add_argument("--engine", action="append", choices=sorted(RAW))
     options = parser.parse_args()
@@ -179,16 +218,19 @@ def main() -> int:
         for path in options.folders:
             folder = open_folder(path)
             engines = options.engine or [name for name in available(folder) if name in RAW]
-            rows += [compare(folder, engine, options.rounds) for engine in engines if engine in ENGINES]
+            rows += [row for engine in engines for row in compare(folder, engine, options.rounds)]
     except EdgeseqError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    document = json.dumps(result(rows), indent=1)
+    if options.out is not None:
+        options.out.write_text(document + "\n", encoding="utf-8")
     if options.json:
-        print(json.dumps({"rows": rows}, indent=1))
+        print(document)
         return 0
-    print(f"{'folder':32} {'engine':16} {'ratio':>6} {'session us':>11} {'raw us':>8}")
+    print(f"{'folder':32} {'engine':16} {'raw':8} {'ratio':>6} {'session us':>11} {'raw us':>8}")
     for row in rows:
-        print(f"{row['folder'][-32:]:32} {row['engine']:16} {row['ratio']:6.3f}", end=" ")
+        print(f"{row['folder'][-32:]:32} {row['engine']:16} {row['raw']:8} {row['ratio']:6.3f}", end=" ")
         print(f"{row['session_us']:11.2f} {row['raw_us']:8.2f}")
     return 0
 

@@ -17,7 +17,7 @@ import numpy as np
 from edgeseq.devices.engines import ENGINES, as_folder, available
 from edgeseq.devices.engines.base import Facts as EngineFacts
 from edgeseq.devices.engines.base import Floats
-from edgeseq.devices.facts import Facts, read_facts
+from edgeseq.devices.facts import EMULATED, Facts, read_facts
 from edgeseq.devices.fresh import Fresh, measure_fresh
 from edgeseq.devices.golden import read_golden
 from edgeseq.devices.session import Session
@@ -32,26 +32,29 @@ MAX_SAMPLES = 20_000  # a tight loop of an engine ends here: enough for a p99, a
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Quantiles of a duration in microseconds."""
+    """Quantiles of a duration in microseconds; None in a report from an emulated board."""
 
-    p50: float
-    p90: float
-    p99: float
-    max: float
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    max: float | None
+
+
+UNTIMED = Latency(None, None, None, None)
 
 
 class Paced(msgspec.Struct, frozen=True):
     """A run at the sensor's rate. ``call`` is the step alone, ``response`` from when the frame was due to its answer.
 
     ``deadline_misses`` counts answers that came after the next frame was due; ``cpu_share`` is the process's share of
-    one core.
+    one core. Both are None, and the samples empty, in a report from an emulated board.
     """
 
     frames: int
     call: Latency
     response: Latency
-    deadline_misses: int
-    cpu_share: float
+    deadline_misses: int | None
+    cpu_share: float | None
     call_ns: list[int]
     response_ns: list[int]
 
@@ -72,6 +75,7 @@ class EngineReport(msgspec.Struct, frozen=True):
 class BenchReport(msgspec.Struct, frozen=True):
     """Everything measured on one machine for one folder. ``energy`` is "none": nothing here can measure it.
 
+    An emulated board runs the engines, but its times are not those of any board: they are left out, as None.
     ``rate`` is in steps per second; ``timer_ns`` is what reading the clock adds to every sample; ``parameters`` counts
     the program's constants; ``macs`` and ``elementwise`` are per step.
     """
@@ -87,7 +91,7 @@ class BenchReport(msgspec.Struct, frozen=True):
     state_bytes: int
     macs: int
     elementwise: int
-    timer_ns: int
+    timer_ns: int | None
     facts: Facts
     facts_at_end: Facts
     engines: tuple[EngineReport, ...]
@@ -119,6 +123,9 @@ def bench(
             raise InputError(f"{name} is {value:g}: a positive number is needed")
     frames = list(read_golden(folder).x)
     facts = read_facts()
+    emulated = facts.provenance == EMULATED
+    if emulated:
+        seconds = paced_seconds = 1e-3  # that the engines run is all there is to be seen
     names = list(dict.fromkeys(available(folder) if engines is None else engines))
     sessions = [Session(folder, name) for name in names]
     fresh = [measure_fresh(folder.path, name) for name in names]
@@ -127,7 +134,8 @@ def bench(
     for session, alone, samples in zip(sessions, fresh, tight, strict=True):
         paced = paced_run(session, frames, paced_seconds, rate)
         file, size = _file(folder, session.engine)
-        reports.append(EngineReport(session.engine, session.facts, file, size, alone, latency(samples), paced, samples))
+        entry = EngineReport(session.engine, session.facts, file, size, alone, latency(samples), paced, samples)
+        reports.append(without_times(entry) if emulated else entry)
     program = Program.read(folder.path)
     spent = cost(program)
     return BenchReport(
@@ -142,7 +150,7 @@ def bench(
         state_bytes=spent.state_bytes,
         macs=spent.macs,
         elementwise=spent.elementwise,
-        timer_ns=timer_cost(),
+        timer_ns=None if emulated else timer_cost(),
         facts=facts,
         facts_at_end=read_facts(),
         engines=tuple(reports),
@@ -200,6 +208,14 @@ def latency(samples: Sequence[int]) -> Latency:
     """Quantiles of samples in nanoseconds, in microseconds."""
     p50, p90, p99 = np.percentile(samples, (50, 90, 99)) / 1e3
     return Latency(float(p50), float(p90), float(p99), max(samples) / 1e3)
+
+
+def without_times(report: EngineReport) -> EngineReport:
+    """What is left of a report where the clock means nothing: sizes, memory, and that it ran."""
+    replace = msgspec.structs.replace
+    fresh = replace(report.fresh, load_ms=None, first_call_ms=None)
+    paced = Paced(report.paced.frames, UNTIMED, UNTIMED, None, None, [], [])
+    return replace(report, fresh=fresh, tight=UNTIMED, paced=paced, tight_ns=[])
 
 
 def timer_cost() -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseq.devices.engines import ENGINES, Engine, as_folder, available, open_engine
-from edgeseq.devices.engines.base import Floats
+from edgeseq.devices.engines import ENGINES, Engine, as_folder, open_all, open_engine
+from edgeseq.devices.engines.base import Floats, NoRuntime
 from edgeseq.devices.golden import Golden, read_golden
 from edgeseq.errors import GateFailed, InputError
 from edgeseq.folder import MODEL_FILES, Folder
@@ -23,6 +23,7 @@ from edgeseq.manifest import Link, Manifest
 
 FORCED_TOLERANCE = 1e-5  # one step from the same state
 FREE_TOLERANCE = 1e-4  # thousands of steps, each side with its own carried state
+MIN_FRAMES = 2000  # what a proof needs; fewer are a quick look, and only for whoever asks for it
 PROGRAM = "program ~ golden"
 
 Doubles = NDArray[np.float64]
@@ -33,23 +34,26 @@ def check_folder(
 ) -> tuple[Link, ...]:
     """Check a folder on its golden frames (the first ``frames`` of them, or all) and return every link, failed or not.
 
-    Engines are those named, or every one that works here and runs a model file. Links: the numpy program against the
+    Engines are those named, or every one that works here and runs a model file; a folder with model files of which
+    none can be run here is not checked at all. Links: the numpy program against the
     golden answers; for each engine ``teacher-forced`` (each frame from the program's state), ``free-running`` (its own
     carried state against the golden answers) and ``state moves`` (no named state stands still).
 
     Raises:
-        InputError: not an exported folder, or no such engine.
-        MissingDependency, Unsupported: a named engine cannot run here, or not this folder.
+        InputError: not an exported folder, fewer than ``MIN_FRAMES`` golden frames (or than ``frames``, where that is
+            less), or no such engine.
+        MissingDependency: a named engine does not work here; or none was named, and nothing here runs any of the files.
+        Unsupported: a named engine cannot run this folder.
         GateFailed: a file's tensors are not those of the manifest.
     """
     folder = as_folder(folder)
     if frames is not None and frames < 1:
         raise InputError(f"{frames} frames cannot be checked: at least 1")
     golden = read_golden(folder)
-    if engines is None:
-        found = available(folder)
-        engines = [name for name in found if name != "numpy"] or found  # numpy is the program, which is checked anyhow
-    opened = [open_engine(folder, name) for name in dict.fromkeys(engines)]
+    needed = MIN_FRAMES if frames is None else min(frames, MIN_FRAMES)
+    if len(golden.x) < needed:
+        raise InputError(f"{folder.path} has {len(golden.x)} golden frames, {needed} are needed: export the model anew")
+    opened = _working(folder) if engines is None else [open_engine(folder, name) for name in dict.fromkeys(engines)]
     program = open_engine(folder, "numpy")
     start = program.get_state()
     links = [_free_running(PROGRAM, folder.manifest, program, golden, frames)[0]]
@@ -59,6 +63,15 @@ def check_folder(
         engine.set_state(start)
         links += [link, *_free_running(f"{engine.name} free-running", folder.manifest, engine, golden, frames)]
     return tuple(links)
+
+
+def _working(folder: Folder) -> list[Engine]:
+    """The engines that run a model file here; numpy, which is the program and checked anyhow, if there is no file."""
+    found, refused = open_all(folder)
+    running = [engine for engine in found if engine.name != "numpy"]
+    if folder.formats and not running:
+        raise NoRuntime(f"checking {' and '.join(MODEL_FILES[name] for name in folder.formats)}", refused.values())
+    return running or found
 
 
 def require(links: Iterable[Link]) -> None:
@@ -91,7 +104,7 @@ def _largest(manifest: Manifest, difference: Doubles, reference: Doubles) -> tup
     count = len(manifest.labels)
     parts = [("the logits", slice(0, count))]
     parts += [(f"state {e.name}", slice(count + e.offset, count + e.offset + e.size)) for e in manifest.states]
-    errors = [(_finite(difference[part].max() / max(1.0, reference[part].max())), name) for name, part in parts]
+    errors = [(finite(difference[part].max() / max(1.0, reference[part].max())), name) for name, part in parts]
     return max(errors, key=lambda entry: entry[0])
 
 
@@ -144,8 +157,8 @@ def _free_running(
     notes += [f"another answer in {wrong} frames"] if wrong else []
     notes += [f"{ties} frames differ where the two likeliest labels are closer than the tolerance"] if ties else []
     passed = error <= FREE_TOLERANCE and not wrong
-    slope = _slope(differences.max(-1) / scale)
-    free = Link(name, len(x), error, FREE_TOLERANCE, passed, agreement, slope, "; ".join(notes))
+    growth = slope(differences.max(-1) / scale)
+    free = Link(name, len(x), error, FREE_TOLERANCE, passed, agreement, growth, "; ".join(notes))
     return free, _moves(engine.name, manifest, len(x), moved)
 
 
@@ -166,13 +179,13 @@ def _agreement(reference: Floats, found: Floats, tolerance: float) -> tuple[floa
     return float(1 - differs.mean()), int((differs & ~tie).sum()), int((differs & tie).sum())
 
 
-def _slope(errors: Doubles) -> float:
+def slope(errors: Doubles) -> float:
     """Growth of the error per 1,000 frames, by least squares; 0 where there is nothing to fit."""
     if len(errors) < 2 or not np.isfinite(errors).all():
         return 0.0
     return 1000 * float(np.polyfit(np.arange(len(errors)), errors, 1)[0])
 
 
-def _finite(error: float) -> float:
+def finite(error: float) -> float:
     """The error, or the largest float for what is not a number: JSON cannot say NaN, and it must not get lost."""
     return float(error) if np.isfinite(error) else sys.float_info.max

@@ -15,15 +15,26 @@ import numpy as np
 
 from edgeseq.devices.engines.base import frame_width
 from edgeseq.devices.session import Session
+from edgeseq.errors import EdgeseqError
 
 CALLS = 100
 
+# With -c as with -m, Python looks for modules in the current directory first, and that may be a model folder: data of
+# somebody else, with a numpy.py in it. What edgeseq was loaded from here comes last, for one that is not installed.
+_START = """import sys
+sys.path[:] = [entry for entry in sys.path if entry] + [sys.argv.pop()]
+from edgeseq.devices.fresh import main
+main(*sys.argv[1:])"""
+
 
 class Fresh(msgspec.Struct, frozen=True):
-    """Milliseconds to open a Session (with the import of its runtime) and for the first step; peak resident bytes."""
+    """Milliseconds to open a Session (with the import of its runtime) and for the first step; peak resident bytes.
 
-    load_ms: float
-    first_call_ms: float
+    The milliseconds are None in a report from an emulated board.
+    """
+
+    load_ms: float | None
+    first_call_ms: float | None
     peak_rss_bytes: int | None
 
 
@@ -31,13 +42,18 @@ def measure_fresh(folder: Path, engine: str) -> Fresh:
     """Open and step the folder's model in a process of its own.
 
     Raises:
-        RuntimeError: the process failed, with what it wrote.
+        EdgeseqError: the process failed, with the last line that it wrote.
     """
-    command = [sys.executable, "-m", "edgeseq.devices.fresh", str(folder), engine]
+    root = Path(__file__).absolute().parents[2]  # not resolved: this room is a link in the package
+    command = [sys.executable, "-c", _START, str(folder.resolve()), engine, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Fresh)
+    try:
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout.splitlines()[-1], type=Fresh)
+    except (IndexError, msgspec.MsgspecError):
+        pass  # it ended well and said nothing of use, which is a failure too
+    said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+    raise EdgeseqError(f"engine {engine} failed in a process of its own (exit code {done.returncode}): {said}")
 
 
 def peak_rss_bytes() -> int | None:
@@ -73,7 +89,3 @@ def main(folder: str, engine: str) -> None:
         session.step(frame)
     fresh = Fresh((loaded - start) / 1e6, (called - before) / 1e6, peak_rss_bytes())
     print(msgspec.json.encode(fresh).decode())
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -21,6 +21,9 @@ from edgeseq.devices.golden import load_arrays
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder
 from edgeseq.manifest import Manifest
+from edgeseq.program.graph import CONSTANTS_NAME, JSON_NAME
+
+_OWNER = "edgeseq:model"  # the entry of a saved state that says whose it is; no state's name has a colon
 
 
 class Session:
@@ -104,7 +107,8 @@ class Session:
         The decision rule's averages are not in it: after :meth:`restore` the answer starts from the next frame.
         """
         buffer = io.BytesIO()
-        np.savez(buffer, **self.state)  # type: ignore[arg-type]  # the names are not savez's own keyword
+        held = {**self.state, _OWNER: np.array(self._identity)}
+        np.savez(buffer, **held)  # type: ignore[arg-type]  # the names are not savez's own keyword
         content = buffer.getvalue()
         if path is not None:
             Path(path).write_bytes(content)
@@ -113,13 +117,31 @@ class Session:
     def restore(self, saved: bytes | str | Path) -> None:
         """Continue from what :meth:`save` gave, bytes or a path; the answer starts anew.
 
+        It must come from the same step program: in another engine, format or folder of it a state means the same, and
+        in a program with other constants it means nothing, though it may have the same names and shapes.
+
         Raises:
             InputError: no such file, not a saved state, or one of another model.
         """
         source = io.BytesIO(saved) if isinstance(saved, bytes) else Path(saved)
         what = "the bytes given as a saved state" if isinstance(saved, bytes) else f"the saved state {saved}"
-        self.state = load_arrays(source, what)
+        states = load_arrays(source, what)
+        owner = states.pop(_OWNER, None)
+        if owner is None or str(owner) != self._identity:
+            whose = "does not say of which model it is" if owner is None else "is of another model"
+            raise InputError(f"{what} {whose}; this one is {self.manifest.name} in {self.folder.path}")
+        self.state = states
         self._decider.reset()
+
+    @property
+    def _identity(self) -> str:
+        """The hashes of the step program and its constants (of the folder where there is none).
+
+        Not simply of the folder: that also covers its name, its formats and its golden frames.
+        """
+        files = self.manifest.files
+        program = [files[name] for name in (JSON_NAME, CONSTANTS_NAME) if name in files]
+        return " ".join(program or [self.folder.hash])
 
     @property
     def engine(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 
 from edgeseq.devices.decide import Answer
 from edgeseq.devices.engines.base import Floats, frame_width
+from edgeseq.devices.golden import read_golden
 from edgeseq.devices.session import Session
 from edgeseq.errors import InputError, Unsupported
+from edgeseq.folder import Folder
 from edgeseq.manifest import Manifest
 
 KEPT = 100_000  # latencies that the summary is made from; a stream may run for days, and its memory must not grow
@@ -190,3 +194,21 @@ class _Score:
         if not self._counted:
             return None, None
         return self._logits / self._counted, self._answers / self._counted
+
+
+def read_frames(source: str | None, folder: Folder) -> Iterator[Any]:
+    """Frames (C,) of a CSV file, of standard input ("-"), or the golden ones of the folder (None).
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    if source is None:
+        yield from read_golden(folder).x
+    elif source == "-":
+        yield from read_csv(sys.stdin, folder.manifest, "standard input")
+    else:
+        try:
+            with Path(source).open(encoding="utf-8", newline="") as file:
+                yield from read_csv(file, folder.manifest, source)
+        except OSError as error:
+            raise InputError(f"{source} cannot be read: {error.strerror}") from None

@@ -11,7 +11,7 @@ from edgeseq.errors import InputError, MissingDependency, Unsupported, unknown
 from edgeseq.folder import MODEL_FILES, Folder, open_folder
 from edgeseq.program.graph import JSON_NAME
 
-__all__ = ["ENGINES", "Engine", "EngineKind", "MissingRuntime", "as_folder", "available", "open_engine"]
+__all__ = ["ENGINES", "Engine", "EngineKind", "MissingRuntime", "as_folder", "available", "open_all", "open_engine"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def open_engine(folder: str | Path | Folder, name: str | None = None) -> Engine:
     Raises:
         InputError: no such engine, the folder is not exported, or its file cannot be read.
         MissingDependency: the named engine's runtime is not installed or does not work here.
-        Unsupported: the folder lacks the file that the named engine runs, or the engine cannot run it rightly.
+        Unsupported: the folder lacks the file that the named engine runs, or the engine cannot run it, or not rightly.
         GateFailed: the file is not the manifest's model.
     """
     folder = as_folder(folder)
@@ -77,15 +77,19 @@ def available(folder: str | Path | Folder) -> tuple[str, ...]:
     Raises:
         InputError, GateFailed: a file cannot be read, or is not what the manifest says.
     """
+    return tuple(engine.name for engine in open_all(folder)[0])
+
+
+def open_all(folder: str | Path | Folder) -> tuple[list[Engine], dict[str, str]]:
+    """The engines that :func:`available` names, opened; and why each of the other automatic ones did not open."""
     folder = as_folder(folder)
-    found = []
+    found, refused = [], {}
     for name in _candidates(folder):
         try:
-            _open(folder, name)
-        except (MissingDependency, Unsupported):
-            continue
-        found.append(name)
-    return tuple(found)
+            found.append(_open(folder, name))
+        except (MissingDependency, Unsupported) as error:
+            refused[name] = str(error)
+    return found, refused
 
 
 def _candidates(folder: Folder) -> list[str]:

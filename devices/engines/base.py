@@ -5,7 +5,7 @@ Shape letters: C values in a frame, S elements in the packed state, K logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ class MissingRuntime(MissingDependency):
             reason = f"is installed but does not work here ({error.__cause__ or error})"
         # The base class names an extra of ours; a runtime may be a package of its own or need another numpy.
         Exception.__init__(self, f"engine {engine} needs {package}, which {reason}: {install}")
+
+
+class NoRuntime(MissingDependency):
+    """No runtime here runs any of a folder's model files; the message has the reason of each."""
+
+    def __init__(self, purpose: str, reasons: Iterable[str]) -> None:
+        Exception.__init__(self, f"{purpose} needs a runtime that works here; {'; '.join(reasons)}")
 
 
 @dataclass(frozen=True)

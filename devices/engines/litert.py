@@ -1,15 +1,16 @@
 """LiteRT, and its predecessor tflite-runtime: the same interpreter interface in two packages.
 
-Tensors are set and got by their indices, the fastest way in (3.9 us a step on one x86 machine; signature runner 8.1,
-CompiledModel 9.6). The indices are found by signature name, never by position.
+Tensors are set and got by their indices, the fastest public way in (3.9 us a step on one x86 machine; signature runner
+8.1, CompiledModel 9.6). The indices are found by signature name, never by position.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from edgeseq.folder import MODEL_FILES, Folder
 SIGNATURE = "step"
 INSTALL_LITERT = "pip install ai-edge-litert"
 INSTALL_TFLITE = "pip install 'edgeseq[legacy-tflite]'"
+_HOLDS_STDERR = threading.Lock()
 
 
 def open_litert(folder: Folder) -> Engine:
@@ -47,6 +49,7 @@ def open_litert(folder: Folder) -> Engine:
 
     Raises:
         MissingRuntime, InputError, GateFailed: not installed, not a TFLite file, not the manifest's model.
+        Unsupported: a TFLite file that this version cannot run, for example for an operator that is newer than it.
     """
     return _open(folder, "litert", "ai_edge_litert", INSTALL_LITERT)
 
@@ -96,8 +99,14 @@ def _construct(file: Path, name: str, module: str, install: str, *, builtin: boo
     except BROKEN_RUNTIME as error:
         raise MissingRuntime(name, package, install, error) from error
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{file} cannot be run by {package}: {error}") from error
+        kind = Unsupported if _is_tflite(file) else InputError
+        raise kind(f"{file} cannot be run by {package} {_version(package)}: {error}") from error
     return interpreter
+
+
+def _is_tflite(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(8)[4:] == b"TFL3"
 
 
 @contextmanager
@@ -105,19 +114,27 @@ def quiet() -> Iterator[None]:
     """Keep the runtime's remarks off the terminal; warnings and errors pass.
 
     It writes them to the process's standard error from C, on the first construction, and has no setting against it.
+    Standard error belongs to the whole process, so only one thread at a time may hold it back: two would each keep the
+    other's file for the terminal. Where there is none, or no room for what it would say, nothing is held back.
     """
-    with tempfile.TemporaryFile() as held:
-        terminal = os.dup(2)
-        os.dup2(held.fileno(), 2)
+    with _HOLDS_STDERR, ExitStack() as opened:
         try:
+            terminal = os.dup(2)  # before the file, which would become standard error itself where there is none
+            opened.callback(os.close, terminal)
+            held = opened.enter_context(tempfile.TemporaryFile())
+        except OSError:
+            yield
+            return
+        try:
+            os.dup2(held.fileno(), 2)
             yield
         finally:
             os.dup2(terminal, 2)
-            held.seek(0)
-            for line in held:
-                if not line.startswith(b"INFO:"):
-                    os.write(terminal, line)
-            os.close(terminal)
+            with suppress(OSError):  # a terminal that is gone must not stop a model
+                held.seek(0)
+                for line in held:
+                    if not line.startswith(b"INFO:"):
+                        os.write(terminal, line)
 
 
 def _indices(file: Path, folder: Folder, interpreter: Any) -> dict[str, int]:
@@ -139,7 +156,7 @@ def _bind(folder: Folder, name: str, interpreter: Any, indices: dict[str, int], 
     frame, values = frame_buffer(width)
     x, before, y, after = (indices[key] for key in (X, STATE, Y, NEXT_STATE))
     # Local names: the step below is the whole path of a frame, and every attribute looked up there is paid each time.
-    set_tensor, get_tensor, invoke = interpreter.set_tensor, interpreter.get_tensor, _invoke(interpreter)
+    set_tensor, get_tensor, invoke = _calls(interpreter, y)
     state: Any = as_state(initial_state(folder.manifest), size)
 
     def step(x_t: Any) -> Floats:
@@ -156,6 +173,8 @@ def _bind(folder: Folder, name: str, interpreter: Any, indices: dict[str, int], 
         flat: Floats = logits.ravel()  # a view; 10 ns less than [0]
         return flat
 
+    vars(step)["interpreter"] = interpreter  # the wrapper's functions keep the wrapper alone, not what it may use
+
     def get_state() -> Floats:
         copy: Floats = state.reshape(size).copy()
         return copy
@@ -167,14 +186,24 @@ def _bind(folder: Folder, name: str, interpreter: Any, indices: dict[str, int], 
     return Engine(name, step, get_state, set_state, facts)
 
 
-def _invoke(interpreter: Any) -> Callable[[], None]:
-    """The runtime's own Invoke where it can be found, else the public one.
+def _calls(
+    interpreter: Any, output: int
+) -> tuple[Callable[[int, Floats], None], Callable[[int], Any], Callable[[], Any]]:
+    """Set a tensor, get a copy of one, invoke: those of the wrapper below the interpreter, else the public ones.
 
-    The public one first counts the references to views of tensors, which take a tenth of a small model's step to count
-    and which nobody can hold here: the interpreter never leaves this module.
+    The public three are Python functions that hand their arguments on (the C code checks type and shape, and copies),
+    and ``invoke`` first counts the references to views of tensors, which nobody can hold here: the interpreter never
+    leaves this module. Going around them saves a tenth of a small model's step. The wrapper is not public, so it is
+    used only where it has all three and gets ``output`` as the public call does.
     """
-    found: Callable[[], None] = getattr(getattr(interpreter, "_interpreter", None), "Invoke", interpreter.invoke)
-    return found
+    public = interpreter.set_tensor, interpreter.get_tensor, interpreter.invoke
+    try:
+        wrapper = interpreter._interpreter
+        calls = wrapper.SetTensor, wrapper.GetTensor, wrapper.Invoke
+        one, other = calls[1](output), public[1](output)
+    except (AttributeError, TypeError):  # another name, or another number of arguments
+        return public
+    return calls if one.dtype == other.dtype and one.shape == other.shape and one.base is None else public
 
 
 def partition_counts(interpreter: Any) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from edgeseq.devices.engines.base import (
     frame_width,
     initial_state,
 )
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import MODEL_FILES, Folder
 from edgeseq.manifest import Manifest
 
@@ -42,6 +42,7 @@ def open_onnxruntime(folder: Folder) -> Engine:
 
     Raises:
         MissingRuntime, InputError, GateFailed: not installed, not an ONNX file, not the manifest's model.
+        Unsupported: an ONNX file that this onnxruntime cannot run.
     """
     file = folder.file(MODEL_FILES["onnx"])
     try:
@@ -73,7 +74,8 @@ def _load(onnxruntime: Any, file: Path) -> Any:
             str(file), sess_options=session_options(onnxruntime), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # the runtime's exceptions share no public base
-        raise InputError(f"{file} cannot be run by onnxruntime: {error}") from error
+        kind = InputError if type(error).__name__ == "InvalidProtobuf" else Unsupported
+        raise kind(f"{file} cannot be run by onnxruntime {onnxruntime.__version__}: {error}") from error
 
 
 def _tensors(session: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -22,6 +22,7 @@ from edgeseq.cli.demo import demo
 from edgeseq.cli.doctor import doctor
 from edgeseq.cli.export import export, verify
 from edgeseq.cli.look import datasets, inspect, models
+from edgeseq.cli.output import Document, Failed
 from edgeseq.cli.stream import stream
 from edgeseq.cli.train import train
 from edgeseq.errors import EdgeseqError, unknown
@@ -107,8 +108,11 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
     except typer.Exit as ended:
         return ended.exit_code, None
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = "; the same command goes on where it was" if name in RESUMABLE else ""
+        goes_on = "; the same command goes on after the last finished round" if name in RESUMABLE else ""
         return _failed("Interrupted", f"interrupted{goes_on}", INTERRUPTED, prefix="")
+    except Failed as failed:
+        error = failed.error
+        return _failed(type(error).__name__, str(error), error.exit_code, more=failed.document)
     except EdgeseqError as error:
         return _failed(type(error).__name__, str(error), error.exit_code)
     except BrokenPipeError:
@@ -120,9 +124,11 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
         return _failed(type(error).__name__, f"this is a bug of edgeseq: {error}", 1)
 
 
-def _failed(kind: str, message: str, code: int, prefix: str = "error: ") -> tuple[int, Any]:
+def _failed(
+    kind: str, message: str, code: int, prefix: str = "error: ", more: Document | None = None
+) -> tuple[int, Document]:
     print(f"{prefix}{message}", file=sys.stderr)
-    return code, {"error": {"type": kind, "message": message, "exit_code": code}}
+    return code, {"error": {"type": kind, "message": message, "exit_code": code}, **(more or {})}
 
 
 def _usage(error: Any) -> str:

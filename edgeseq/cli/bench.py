@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from edgeseq.cli.output import Clock, Document, Json, Show, kilobytes, percent, typed
+from edgeseq.cli.output import Clock, Document, Json, Show, kilobytes, positive, typed
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 
@@ -26,8 +26,12 @@ def bench(
     engine: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="An engine; may be repeated. All that work, if not given.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Tight loop of each folder, all engines in turn.")] = 2.0,
-    paced_seconds: Annotated[float, typer.Option(help="At the sensor's rate, for each engine.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(help="Tight loop of each folder, all engines in turn.", callback=positive)
+    ] = 2.0,
+    paced_seconds: Annotated[
+        float, typer.Option(help="At the sensor's rate, for each engine.", callback=positive)
+    ] = 10.0,
     out: Annotated[Path | None, typer.Option(help="Write the reports, with all raw samples, to this file.")] = None,
     json: Json = False,
 ) -> Document:
@@ -39,7 +43,7 @@ def bench(
     clock = Clock()
     opened = [open_folder(path) for path in folders]
     reports = bench_folders(show, opened, engine, seconds=seconds, paced_seconds=paced_seconds)
-    rows = bench_rows(opened, reports)
+    rows = bench_rows(show, opened, reports)
     show_machine(show, reports[0])
     show_bench(show, rows)
     document: Document = {"machine": reports[0].facts, "provenance": reports[0].provenance, "rows": rows}
@@ -76,8 +80,14 @@ def bench_folders(
     return reports
 
 
-def bench_rows(folders: Sequence[Folder], reports: Sequence[BenchReport]) -> list[Document]:
+def bench_rows(show: Show, folders: Sequence[Folder], reports: Sequence[BenchReport]) -> list[Document]:
     """One row for each folder and engine: what the table shows, without the raw samples."""
+    from edgeseq.cli.accuracy import accuracies
+
+    found = [
+        accuracies(show, folder, [entry.engine for entry in report.engines])
+        for folder, report in zip(folders, reports, strict=True)
+    ]
     return [
         {
             "name": report.name,
@@ -85,7 +95,7 @@ def bench_rows(folders: Sequence[Folder], reports: Sequence[BenchReport]) -> lis
             "engine": entry.engine,
             "file": entry.file,
             "file_bytes": entry.file_bytes,
-            "accuracy": folder.manifest.metrics.get("test_accuracy"),
+            **right[entry.engine],
             "rate": report.rate,
             "tight_us": msgspec.to_builtins(entry.tight),
             "paced_us": msgspec.to_builtins(entry.paced.call),
@@ -97,7 +107,7 @@ def bench_rows(folders: Sequence[Folder], reports: Sequence[BenchReport]) -> lis
             "first_call_ms": entry.fresh.first_call_ms,
             "peak_rss_bytes": entry.fresh.peak_rss_bytes,
         }
-        for folder, report in zip(folders, reports, strict=True)
+        for right, report in zip(found, reports, strict=True)
         for entry in report.engines
     ]
 
@@ -118,13 +128,15 @@ def show_machine(show: Show, report: BenchReport) -> None:
 
 def show_bench(show: Show, rows: Sequence[Document]) -> None:
     """The table of family and engine, and what it says in sentences. Microseconds."""
+    from edgeseq.cli.accuracy import accuracy_cell, accuracy_notes
+
     show.table(
         ["model", "engine", ">acc.\n%", ">file", *TIMES, ">late", ">CPU\n%"],
         [
             [
                 row["name"],
                 row["engine"],
-                percent(row["accuracy"]).removesuffix(" %"),
+                accuracy_cell(row),
                 kilobytes(row["file_bytes"]),
                 *times(row),
                 f"{row['deadline_misses']}",
@@ -133,18 +145,22 @@ def show_bench(show: Show, rows: Sequence[Document]) -> None:
             for row in rows
         ],
     )
-    for sentence in findings(rows):
+    for sentence in (*accuracy_notes(rows), *findings(rows)):
         show.text(sentence)
 
 
 def times(row: Document) -> list[str]:
     """The cells of the columns ``TIMES``."""
     tight, paced = row["tight_us"], row["paced_us"]
+    if tight["p50"] is None:  # an emulated board: its times are not those of any board
+        return ["-"] * 4
     return [f"{tight['p50']:.1f}", f"{tight['p99']:.1f}", f"{paced['p50']:.0f}", f"{paced['p99']:.0f}"]
 
 
 def findings(rows: Sequence[Document]) -> list[str]:
     """What the rows say, in plain sentences."""
+    if any(row["paced_us"]["p50"] is None for row in rows):
+        return ["This board is emulated: no times are shown, they would be those of no board."]
     best = min(rows, key=lambda row: row["paced_us"]["p50"])
     paced, tight, period = best["paced_us"]["p50"], best["tight_us"]["p50"], 1e6 / best["rate"]
     late = sum(row["deadline_misses"] for row in rows)

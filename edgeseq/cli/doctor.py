@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from edgeseq.cli.output import Document, Json, Show, installed, typed
-from edgeseq.errors import EdgeseqError, MissingDependency
+from edgeseq.errors import EdgeseqError, Unsupported
 
 if TYPE_CHECKING:
     from edgeseq.devices.facts import Facts
@@ -69,8 +69,8 @@ def doctor(
     working = [name for name, (ok, _) in engines.items() if ok]
     can_train = bool(packages["torch"])
     following = ("demo", "har") if can_train else ("models",)
-    if not working:
-        raise MissingDependency("ai-edge-litert", "onnx", "running a model")
+    if not working:  # never so without a folder: numpy runs the small one
+        raise Unsupported(f"no engine runs {folder}: the table says why")
     show.line(
         f"This machine can {'train, export and ' if can_train else ''}run models; in {', '.join(working)}.", "green"
     )

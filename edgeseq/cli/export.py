@@ -11,6 +11,7 @@ import typer
 from edgeseq.cli.output import (
     Clock,
     Document,
+    Failed,
     Json,
     Show,
     installed,
@@ -20,6 +21,7 @@ from edgeseq.cli.output import (
     size_of,
     typed,
 )
+from edgeseq.errors import GateFailed
 from edgeseq.folder import WEIGHTS_NAME, Folder, open_folder
 from edgeseq.manifest import Link
 
@@ -113,7 +115,11 @@ def verify(
 def verify_folder(
     show: Show, path: Path, *, engines: Sequence[str] | None = None, trust: bool = False
 ) -> tuple[Folder, Document]:
-    """Check every link that can be checked here, showing all of them, and raise GateFailed if one does not hold."""
+    """Check every link that can be checked here, showing all of them.
+
+    Raises:
+        Failed: a link does not hold. What it carries is the GateFailed, and the document with every link.
+    """
     from edgeseq.devices.check import check_folder, require, unchecked_files
 
     clock, folder = Clock(), open_folder(path)
@@ -139,17 +145,20 @@ def verify_folder(
     unchecked = unchecked_files(folder, links)
     for file in unchecked:
         show.note(f"not checked: {file} (no engine that runs it was used)")
-    require(links)
-    show.line(f"all {len(links)} links hold ({clock.seconds:.1f} s)", "green")
-    document = {
+    document: Document = {
         "folder": str(folder.path),
         "hash": folder.hash,
         "part": CHAIN if whole else DEVICE,
-        "passed": True,
+        "passed": all(link.passed for link in links),
         "seconds": clock.seconds,
         "links": links,
         "unchecked": unchecked,
     }
+    try:
+        require(links)
+    except GateFailed as error:
+        raise Failed(error, document) from None
+    show.line(f"all {len(links)} links hold ({clock.seconds:.1f} s)", "green")
     return folder, document
 
 

@@ -5,7 +5,10 @@ rich leaves colours and bars out where the output is not a terminal, and colours
 
 from __future__ import annotations
 
+import math
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -19,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from edgeseq.errors import InputError, MissingDependency
+from edgeseq.errors import EdgeseqError, InputError, MissingDependency
 from edgeseq.folder import Folder
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on standard output.")]
@@ -30,6 +33,7 @@ class Show:
     """Where a verb prints. With ``json`` the results go to standard error too: standard output is for the document."""
 
     def __init__(self, json: bool = False) -> None:
+        self.json = json
         self.notes = Console(stderr=True, highlight=False)
         self.out = self.notes if json else Console(highlight=False)
         if self.out.is_terminal and self.notes.is_terminal:
@@ -93,6 +97,14 @@ class Show:
         self.line(f"next: {typed(*command)}", "bold")
 
 
+class Failed(Exception):
+    """An error that leaves more to say in JSON than its message: the document that goes out with it."""
+
+    def __init__(self, error: EdgeseqError, document: Document) -> None:
+        super().__init__(str(error))
+        self.error, self.document = error, document
+
+
 class Clock:
     """Seconds since it was made."""
 
@@ -105,6 +117,27 @@ class Clock:
         return round(time.perf_counter() - self._start, 3)
 
 
+def positive(value: float | None) -> float | None:
+    """An option's number, refused where it is not above 0 or has no end."""
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"a number above 0 is needed, not {value:g}")
+    return value
+
+
+def not_negative(value: float | None) -> float | None:
+    """An option's number, refused where it is below 0 or has no end."""
+    if value is not None and not 0 <= value < math.inf:
+        raise typer.BadParameter(f"a number, 0 or more, is needed, not {value:g}")
+    return value
+
+
+def counted(value: int | None) -> int | None:
+    """An option's whole number, refused where it is below 0, or larger than torch and JSON can hold."""
+    if value is not None and not 0 <= value < 2**63:
+        raise typer.BadParameter(f"0 or more is needed (and below 2**63), not {value}")
+    return value
+
+
 def need(purpose: str, extra: str, *packages: str) -> None:
     """Raise MissingDependency, with the line that installs it, for the first package that cannot be imported."""
     for package in packages:
@@ -112,11 +145,6 @@ def need(purpose: str, extra: str, *packages: str) -> None:
             import_module(package)
         except ImportError:
             raise MissingDependency(package, extra, purpose) from None
-
-
-def need_torch(purpose: str) -> None:
-    """What every verb that trains or captures asks for first."""
-    need(purpose, "train", "torch")
 
 
 def installed(package: str) -> bool:
@@ -129,8 +157,14 @@ def installed(package: str) -> bool:
 
 
 def typed(*command: str | Path) -> str:
-    """A command of edgeseq as one types it."""
-    return shlex.join(["edgeseq", *map(str, command)])
+    """A command of edgeseq as one types it here: by name if the shell finds it, else by its path."""
+    program = "edgeseq" if shutil.which("edgeseq") or Path(sys.argv[0]).name != "edgeseq" else _shown(sys.argv[0])
+    return shlex.join([program, *map(str, command)])
+
+
+def _shown(program: str) -> str:
+    path = Path(program)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def listed(text: str | None) -> tuple[str, ...]:

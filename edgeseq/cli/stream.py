@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseq.cli.output import Document, Json, Show, percent, typed
+from edgeseq.cli.output import Document, Json, Show, counted, not_negative, percent, typed
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
     from edgeseq.devices.decide import Answer
     from edgeseq.devices.session import Session
-    from edgeseq.manifest import Manifest
 
 BAR = 20  # characters of a full probability bar
 REFRESH = 0.5  # seconds between two looks of the progress bar, drawn between two frames
@@ -28,8 +26,14 @@ def stream(
     folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq export wrote.")],
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="The engine; the first that works here.")] = None,
     subject: Annotated[str | None, typer.Option(help="Whose recording; a test subject's if not given.")] = None,
-    recording: Annotated[int, typer.Option(help="Which of the subject's recordings, from 0.")] = 0,
-    speed: Annotated[float, typer.Option(help="Times the sensor's rate; 0 does not wait.")] = 1.0,
+    recording: Annotated[int, typer.Option(help="Which of the subject's recordings, from 0.", callback=counted)] = 0,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            help="Times the sensor's rate; 0 does not wait. If not given: 1, and 0 for --input -, which paces itself.",
+            callback=not_negative,
+        ),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Where recordings come from, if not the training's data.")] = None,
     input_: Annotated[
         str | None, typer.Option("--input", metavar="FILE", help="Frames from a CSV file, or - for standard input.")
@@ -41,15 +45,18 @@ def stream(
     Example: edgeseq stream runs/gru-export --speed 3
     """
     from edgeseq.devices.session import Session
+    from edgeseq.devices.stream import read_frames
 
     show = Show(json)
     session = Session(open_folder(folder), engine)
     if input_ is None:
         played = choose_recording(session.folder, data=data, subject=subject, number=recording)
     elif data is None and subject is None:
-        played = Played("standard input" if input_ == "-" else input_, _csv_frames(input_, session.manifest))
+        played = Played("standard input" if input_ == "-" else input_, read_frames(input_, session.folder))
     else:
         raise InputError("--input gives the frames, and so do --data and --subject: give one or the other")
+    if speed is None:
+        speed = 0.0 if input_ == "-" else 1.0
     document = play(show, session, played, speed)
     following = ("bench", folder)
     show.next(*following)
@@ -67,20 +74,24 @@ class Played:
 
 
 def play(show: Show, session: Session, played: Played, speed: float) -> Document:
-    """Stream frames through a session, showing each answer as it comes and a summary."""
+    """Stream frames through a session, showing each answer as it comes and a summary.
+
+    The document has the answers only where it will be printed: a stream may have no end, and memory has one.
+    """
     from edgeseq.devices.stream import stream as stream_frames
 
     manifest = session.manifest
-    pace = f"{speed:g} times {manifest.input.step_rate:g} Hz" if speed else "as fast as it goes"
+    pace = f"{speed:g} times {manifest.input.step_rate:g} Hz" if speed else "as fast as the frames come"
     duration = f", about {played.count / manifest.input.step_rate / speed:.0f} s" if speed and played.count else ""
     show.text(f"{played.name} through {manifest.name} on {session.engine}, {pace}{duration}")
     answers: list[Document] = []
 
     def on_answer(seconds: float, answer: Answer) -> None:
         verdict = _verdict(session, played.targets, seconds, answer)
-        answers.append(
-            {"seconds": seconds, "label": answer.label, "probability": answer.probability, "verdict": verdict}
-        )
+        if show.json:
+            answers.append(
+                {"seconds": seconds, "label": answer.label, "probability": answer.probability, "verdict": verdict}
+            )
         filled = round(BAR * answer.probability)
         show.line(
             f"{seconds:9.2f} s  {answer.label:<{width}}  {'━' * filled}{'╌' * (BAR - filled)} "
@@ -120,19 +131,6 @@ def choose_recording(folder: Folder, *, data: str | None = None, subject: str | 
     chosen = recordings[number]
     targets = chosen.y.tolist() if dataset.labels == manifest.labels else None
     return Played(f"subject {subject} of {dataset.name}, recording {number}", list(chosen.x), len(chosen.x), targets)
-
-
-def _csv_frames(name: str, manifest: Manifest) -> Iterator[Any]:
-    from edgeseq.devices.stream import read_csv
-
-    if name == "-":
-        yield from read_csv(sys.stdin, manifest, "standard input")
-        return
-    try:
-        with Path(name).open(encoding="utf-8", newline="") as file:
-            yield from read_csv(file, manifest, name)
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror}") from None
 
 
 def _verdict(session: Session, targets: Sequence[int] | None, seconds: float, answer: Answer) -> str:

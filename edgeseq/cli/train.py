@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from edgeseq.cli.output import Clock, Document, Json, Show, listed, need_torch, percent, size_of, typed
+from edgeseq.cli.output import (
+    Clock,
+    Document,
+    Json,
+    Show,
+    counted,
+    listed,
+    need,
+    percent,
+    positive,
+    size_of,
+    typed,
+)
 from edgeseq.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +31,7 @@ if TYPE_CHECKING:
     from edgeseq.training.loop import Round
     from edgeseq.training.settings import Settings
 
+PRESET = "gru"
 COLUMNS = "Columns of your own data"
 Changes = dict[str, Any]
 
@@ -26,17 +39,20 @@ Changes = dict[str, Any]
 def train(
     source: Annotated[str, typer.Argument(help="A data set's name, an .npz, or a folder of CSV or Parquet files.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
-    model: Annotated[str, typer.Option(help="A preset: see edgeseq models.")] = "gru",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    model: Annotated[str | None, typer.Option(metavar="PRESET", help="See edgeseq models; gru if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; model.hidden=48 is the model's.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
-    fold: Annotated[int | None, typer.Option(help="Fold of a cross-validation over subjects; 0 if not given.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Fold of a cross-validation over subjects; 0 if not given.", callback=counted)
+    ] = None,
     test: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to test on.")] = None,
     validation: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to choose the weights on.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Train on from the model of this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Timestamps.", rich_help_panel=COLUMNS)] = None,
     time_unit: Annotated[
         str | None, typer.Option(metavar="UNIT", help="Their unit: s, ms, us or ns.", rich_help_panel=COLUMNS)
@@ -60,7 +76,8 @@ def train(
         str | None, typer.Option(metavar="A,B,C", help="The unit of each channel.", rich_help_panel=COLUMNS)
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="HZ", help="The sample rate to expect.", rich_help_panel=COLUMNS)
+        float | None,
+        typer.Option(metavar="HZ", help="The sample rate to expect.", rich_help_panel=COLUMNS, callback=positive),
     ] = None,
     gap: Annotated[
         float | None,
@@ -78,6 +95,8 @@ def train(
     show = Show(json)
     if fold is not None and (test or validation):
         raise InputError("--fold chooses the subjects, and so do --test and --validation: give one or the other")
+    if start is not None and model is not None:
+        raise InputError(f"--from trains on the model of {start}: leave --model {model} out")
     mapping = _mapping(
         time=time,
         time_unit=time_unit,
@@ -96,14 +115,15 @@ def train(
         source,
         out,
         mapping=mapping,
-        preset=model,
+        preset=model or PRESET,
         seed=seed,
         changes={**read_config(config), **parse_settings(set_ or [])},
-        fold=fold or 0,
+        fold=fold,
         test=listed(test),
         validation=listed(validation),
         start=start,
         overwrite=overwrite,
+        trust=trust,
     )
     following = ("export", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-export"))
     show.next(*following)
@@ -115,7 +135,7 @@ def train_folder(show: Show, source: str, out: Path, **options: Any) -> tuple[Fo
 
     ``options`` are those of :func:`edgeseq.training.stage.train`.
     """
-    need_torch("training")
+    need("training", "train", "torch")
     from edgeseq.training.stage import train as train_stage
 
     clock, log = Clock(), _Log(show)

@@ -24,7 +24,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``channels``: the columns to learn from, in this order; without them, all other columns of numbers.
     ``units``: the unit of each channel, only with ``channels``; unknown where not given.
     ``rate``: the sample rate to expect, in Hz; inferred where not given.
-    ``gap``: seconds without a frame after which another recording starts (never less than three frames).
+    ``gap``: seconds without a frame after which another recording starts (never less than one and a half frames).
     ``ignored``: labels that mean unlabelled time, e.g. "none".
 
     Raises InputError for a value that is not one of those named here.

@@ -45,7 +45,7 @@ def read_tables(source: Path, mapping: Mapping) -> Dataset:
     rate = _rate(source, intervals, mapping)
     _check_rates(tables, intervals, mapping)
     labels = _labels(source, tables, mapping)
-    gap = max(mapping.gap, 3 / rate)  # less would cut at the jitter of a slow sensor
+    gap = max(mapping.gap, 1.5 / rate)  # less would cut at jitter
     recordings: list[Recording] = []
     for table, steps in zip(tables, intervals, strict=True):
         _check_even(table, steps, gap)
@@ -218,7 +218,7 @@ def _check_even(table: Columns, steps: _Intervals, gap: float) -> None:
             f"{len(seconds)} intervals {uneven} are off by more than half of that, and about {max(missing, 0):.0f} "
             f"frames are missing (percentiles 1, 50, 99: {low:.4g}, {middle:.4g}, {high:.4g} ms; longest "
             f"{seconds.max() * 1e3:.4g} ms). Resample to an even rate first; or, if there are only holes, let each "
-            f"start a new recording: gap={3 * period:.3g}."
+            f"start a new recording: gap={1.5 * period:.3g}."
         )
 
 

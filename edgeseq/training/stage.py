@@ -21,7 +21,7 @@ from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.loop import Report, fit
-from edgeseq.training.settings import Settings, with_changes
+from edgeseq.training.settings import SKIP, Settings, with_changes
 
 SMOOTHING = 1.0  # seconds: time constant of the answer that a person sees
 Announce = Callable[[StreamingModel, Split, Settings], None]
@@ -68,6 +68,7 @@ def train(
         _check_apart(parent.manifest, split)
     torch.manual_seed(seed)
     model, family, arguments, settings = _prepare(parent, preset, dataset, changes or {}, trust)
+    _check_lengths(split, settings)
     announce(model, split, settings)
     entry = stage_entry(
         "train",
@@ -128,6 +129,18 @@ def _prepare(
     if model.look_ahead:
         raise Unsupported(f"a {family} that looks {model.look_ahead} steps ahead: training knows causal models only")
     return model, family, arguments, settings
+
+
+def _check_lengths(split: Split, settings: Settings) -> None:
+    """Refuse recordings that all end before anything of them is learned from, or scored."""
+    scored = (("validation", split.validation, SKIP), ("test", split.test, SKIP))
+    for name, part, unscored in (("training", split.train, settings.settle), *scored):
+        longest = max(len(recording.x) for recording in part.recordings) / part.rate
+        if longest <= unscored:
+            raise InputError(
+                f"the recordings of the {name} subjects last {longest:g} s at most, and the first {unscored:g} s of each "
+                "are not scored: record longer stretches, or join repetitions into one recording"
+            )
 
 
 def _check_apart(manifest: Manifest, split: Split) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -42,9 +44,26 @@ class Done:
 Edgeseq = Callable[..., Done]
 
 
-def run(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: str = "") -> Done:
+def call(*arguments: object, stdin: str = "") -> Done:
+    """A command in this process: without the second that a new one takes to import torch."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        patch.delenv("FORCE_COLOR", raising=False)
+        code = application.run([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def run(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:
+    """A command in a process of its own: where the working directory, what is installed or the streams matter."""
     done = subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(env), input=stdin, capture_output=True, text=True, check=False
+        command(*arguments),
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -81,19 +100,12 @@ def write_people(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def edgeseq() -> Edgeseq:
-    return run
-
-
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Edgeseq:
-    """The same in this process: without the second that a new one takes to import torch."""
-
-    def call(*arguments: object) -> Done:
-        capsys.readouterr()
-        code = application.run([str(argument) for argument in arguments])
-        return Done(code, *capsys.readouterr())
-
     return call
+
+
+@pytest.fixture(scope="session")
+def process() -> Edgeseq:
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +116,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "gru"
-    done = run("train", people, "--out", out, *settings(*TINY))
+    done = call("train", people, "--out", out, *settings(*TINY))
     assert done.code == 0, done.err
     return out
 
@@ -112,7 +124,7 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(trained: Path) -> Path:
     out = trained.with_name("gru-export")
-    done = run("export", trained, "--out", out, "--frames", 2000)
+    done = call("export", trained, "--out", out, "--frames", 2000)
     assert done.code == 0, done.err
     return out
 

@@ -64,8 +64,8 @@ def test_help_of_a_verb_has_an_example_and_json(verb):
     assert "--json" in done.output
 
 
-def test_no_arguments_shows_the_help(edgeseq):
-    done = edgeseq()
+def test_no_arguments_shows_the_help(process):
+    done = process()
     assert done.code == 0
     assert "Usage: edgeseq" in done.out
 
@@ -86,11 +86,14 @@ def test_version(edgeseq):
         (["train", "spar_watch"], "missing option '--out'"),
         (["train", "spar_watch", "--out", "x", "--seed", "one"], "invalid value for '--seed'"),
         (["inspect", "nowhere"], "nowhere is not a folder"),
+        (["demo", "har", "--seed", "-1"], "0 or more"),
+        (["demo", "har", "--speed", "-1"], "0 or more"),
+        (["export", "x", "--out", "y", "--frames", "0"], "at least 2000"),
     ],
 )
-def test_wrong_usage_exits_2_with_one_line(here, tmp_path, monkeypatch, arguments, said):
+def test_wrong_usage_exits_2_with_one_line(edgeseq, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    done = here(*arguments)
+    done = edgeseq(*arguments)
     assert done.code == 2
     assert said in done.err
     assert done.err.startswith("error: ")
@@ -111,8 +114,8 @@ def test_an_error_is_one_document_in_json_mode(edgeseq, arguments):
 @pytest.mark.parametrize(
     "arguments", [["train", "spar_watch", "--out", "x"], ["export", "x", "--out", "y"], ["demo", "har"]]
 )
-def test_without_torch_exits_3_with_the_line_that_installs_it(edgeseq, tmp_path, without_torch, arguments):
-    done = edgeseq(*arguments, "--json", cwd=tmp_path, env=without_torch)
+def test_without_torch_exits_3_with_the_line_that_installs_it(process, tmp_path, without_torch, arguments):
+    done = process(*arguments, "--json", cwd=tmp_path, env=without_torch)
     assert done.code == 3
     assert done.document["error"]["type"] == MissingDependency.__name__
     assert "pip install 'edgeseq[train]'" in done.err
@@ -120,17 +123,17 @@ def test_without_torch_exits_3_with_the_line_that_installs_it(edgeseq, tmp_path,
     assert not (tmp_path / "x").exists()
 
 
-def test_without_torch_the_device_part_is_verified_and_said(edgeseq, exported, without_torch):
-    done = edgeseq("verify", exported, "--json", env=without_torch)
+def test_without_torch_the_device_part_is_verified_and_said(process, exported, without_torch):
+    done = process("verify", exported, "--json", env=without_torch)
     assert done.code == 0, done.err
     assert done.document["part"] == "device"
     assert "torch is not installed" in done.err
 
 
 @pytest.mark.parametrize("verb", ["stream", "inspect", "models", "datasets", "doctor"])
-def test_without_torch_the_other_verbs_work(edgeseq, exported, without_torch, verb):
+def test_without_torch_the_other_verbs_work(process, exported, without_torch, verb):
     arguments = {"stream": [exported, "--speed", 0], "inspect": [exported]}.get(verb, [])
-    done = edgeseq(verb, *arguments, env=without_torch)
+    done = process(verb, *arguments, env=without_torch)
     assert done.code == 0, done.err
     assert done.out
 
@@ -152,6 +155,6 @@ def test_output_that_nobody_reads_is_no_error():
     assert "Traceback" not in done.stderr
 
 
-def test_no_colour_codes_where_there_is_no_terminal(edgeseq, exported):
-    done = edgeseq("inspect", exported)
+def test_no_colour_codes_where_there_is_no_terminal(process, exported):
+    done = process("inspect", exported)
     assert "\x1b" not in done.out + done.err

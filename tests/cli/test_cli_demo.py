@@ -13,8 +13,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(edgeseq, place):
-    return edgeseq("demo", "har", "--quick", "--json", cwd=place)
+def first(process, place):
+    return process("demo", "har", "--quick", "--json", cwd=place)
 
 
 def test_it_goes_through_all_stages_to_one_table(first):
@@ -30,12 +30,16 @@ def test_it_goes_through_all_stages_to_one_table(first):
     assert {(row["name"], row["engine"]) for row in document["bench"]} >= {
         (f"{name}-export", engine) for name in ("lmu", "gru") for engine in ("litert", "onnxruntime")
     }
+    assert {row["accuracy_source"] for row in document["bench"] if row["engine"] != "numpy"} == {"measured"}
     assert document["stream"]["summary"]["frames"] > 0
 
 
-def test_a_second_run_keeps_what_is_finished(edgeseq, first, place):
-    again = edgeseq("demo", "har", "--quick", "--json", cwd=place)
+def test_a_second_run_keeps_what_is_finished_and_says_who_was_tested(edgeseq, first, place):
+    again = edgeseq("demo", "har", "--quick", "--out", place / "demo", "--json")
     assert again.code == 0, again.err
+    said = " ".join(again.err.split())
+    assert "measured in the engine on 54,330 frames of 2 people, never seen in training." in said
+    assert "the accuracy table of the README" in said
     assert again.err.count("kept") == 4
     for before, after in zip(first.document["models"], again.document["models"], strict=True):
         assert before["sha256"] == after["sha256"]
@@ -43,10 +47,10 @@ def test_a_second_run_keeps_what_is_finished(edgeseq, first, place):
 
 
 @pytest.mark.slow
-def test_another_seed_is_trained_anew_and_the_first_again_gives_the_same(edgeseq, first, place):
-    other = edgeseq("demo", "har", "--quick", "--seed", 1, "--json", cwd=place)
+def test_another_seed_is_trained_anew_and_the_first_again_gives_the_same(process, first, place):
+    other = process("demo", "har", "--quick", "--seed", 1, "--json", cwd=place)
     assert "kept" not in other.err
-    again = edgeseq("demo", "har", "--quick", "--json", cwd=place)
+    again = process("demo", "har", "--quick", "--json", cwd=place)
     assert "kept" not in again.err
     hashes = [[entry["sha256"] for entry in done.document["models"]] for done in (first, other, again)]
     assert hashes[0] == hashes[2] != hashes[1]

@@ -47,8 +47,8 @@ def test_exporting_twice_gives_the_same_files(edgeseq, trained, exported, tmp_pa
         (["--data", "nowhere.npz"], "nowhere.npz"),
     ],
 )
-def test_a_wrong_request_is_refused_and_leaves_nothing(here, trained, tmp_path, arguments, said):
-    done = here("export", trained, "--out", tmp_path / "e", *arguments)
+def test_a_wrong_request_is_refused_and_leaves_nothing(edgeseq, trained, tmp_path, arguments, said):
+    done = edgeseq("export", trained, "--out", tmp_path / "e", *arguments)
     assert done.code == 2
     assert said in done.err
     assert not list(tmp_path.iterdir())
@@ -91,15 +91,20 @@ def test_a_file_of_another_model_fails_and_the_link_is_named(edgeseq, exported, 
     shown = {line.split("  ")[0]: line.split()[-1] for line in done.out.splitlines() if line.strip()}
     assert shown["litert teacher-forced"] == "FAILED"
     assert shown["program ~ golden"] == "ok"
-    document = edgeseq("verify", folder, *arguments, "--json").document
-    assert (document["error"]["type"], document["error"]["exit_code"]) == ("GateFailed", 5)
+    again = edgeseq("verify", folder, *arguments, "--json")
+    document = again.document
+    assert (document["error"]["type"], document["error"]["exit_code"], again.code) == ("GateFailed", 5, 5)
+    assert document["passed"] is False
+    holds = {link["name"]: link["passed"] for link in document["links"]}
+    assert not holds["litert teacher-forced"]
+    assert holds["program ~ golden"]
 
 
-def test_a_changed_file_is_refused(here, exported, tmp_path):
+def test_a_changed_file_is_refused(edgeseq, exported, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(exported, folder)
     write_another_model(folder)
-    done = here("verify", folder)
+    done = edgeseq("verify", folder)
     assert done.code == 2
     assert "model.tflite was changed" in done.err
 

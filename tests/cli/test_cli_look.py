@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
+from msgspec.structs import replace
+
 from edgeseq.data import datasets
-from edgeseq.folder import open_folder
+from edgeseq.folder import MANIFEST_NAME, open_folder, seal
 from edgeseq.program import Program, cost
 
 
@@ -24,27 +28,27 @@ def test_inspect_shows_states_cost_files_proof_and_lineage(edgeseq, exported):
     assert program.nodes[0].output.name not in done.out
 
 
-def test_inspect_program_lists_every_node_with_its_module(here, exported, monkeypatch):
-    document = here("inspect", exported, "--program", "--json").document
+def test_inspect_program_lists_every_node_with_its_module(edgeseq, exported, monkeypatch):
+    document = edgeseq("inspect", exported, "--program", "--json").document
     program = Program.read(exported)
     assert [node["output"]["name"] for node in document["nodes"]] == [node.output.name for node in program.nodes]
     assert sum(document["operators"].values()) == len(program.nodes)
     monkeypatch.setenv("COLUMNS", "120")
-    done = here("inspect", exported, "--program")
+    done = edgeseq("inspect", exported, "--program")
     for node in program.nodes:
         assert node.output.name in done.out
         assert node.origin in done.out
 
 
-def test_inspect_of_a_trained_folder_points_at_export(here, trained):
-    assert f"next: edgeseq export {trained}" in here("inspect", trained).out
-    done = here("inspect", trained, "--program")
+def test_inspect_of_a_trained_folder_points_at_export(edgeseq, trained):
+    assert f"next: edgeseq export {trained}" in edgeseq("inspect", trained).out
+    done = edgeseq("inspect", trained, "--program")
     assert done.code == 2
     assert "edgeseq export" in done.err
 
 
-def test_inspect_in_json_is_the_manifest_and_what_it_costs(here, exported):
-    document = here("inspect", exported, "--json").document
+def test_inspect_in_json_is_the_manifest_and_what_it_costs(edgeseq, exported):
+    document = edgeseq("inspect", exported, "--json").document
     assert document["manifest"]["files"] == open_folder(exported).manifest.files
     assert document["cost"]["macs"] == cost(Program.read(exported)).macs
 
@@ -74,19 +78,30 @@ def test_doctor_runs_every_engine_that_is_installed(edgeseq):
     assert done.document["packages"]["torch"]
 
 
-def test_doctor_names_what_is_missing_with_its_install_line(edgeseq, tmp_path):
+def test_doctor_names_what_is_missing_with_its_install_line(process, tmp_path):
     blocked = "import sys\nsys.modules['onnxruntime'] = None\n"
     (tmp_path / "sitecustomize.py").write_text(blocked, encoding="utf-8")
-    done = edgeseq("doctor", env={"PYTHONPATH": str(tmp_path)})
+    done = process("doctor", "--json", env={"PYTHONPATH": str(tmp_path)})
     assert done.code == 0, done.err
-    assert "pip install 'edgeseq[onnx]'" in done.out
-    document = edgeseq("doctor", "--json", env={"PYTHONPATH": str(tmp_path)}).document
+    assert "pip install 'edgeseq[onnx]'" in done.err
+    document = done.document
     assert document["packages"]["onnxruntime"] is None
     assert not document["engines"]["onnxruntime"]["works"]
 
 
-def test_doctor_tries_the_engines_on_a_folder(here, trained, exported):
-    assert here("doctor", exported, "--json").document["engines"]["litert"]["works"]
-    done = here("doctor", trained)
+def test_doctor_tries_the_engines_on_a_folder(edgeseq, trained, exported):
+    assert edgeseq("doctor", exported, "--json").document["engines"]["litert"]["works"]
+    done = edgeseq("doctor", trained)
     assert done.code == 2
     assert f"edgeseq export {trained}" in done.err
+
+
+def test_doctor_says_when_no_engine_runs_a_folder(edgeseq, exported, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(exported, folder)
+    manifest = open_folder(exported).manifest
+    (folder / MANIFEST_NAME).unlink()
+    seal(folder, replace(manifest, states=()))
+    done = edgeseq("doctor", folder)
+    assert done.code == 4
+    assert f"no engine runs {folder}" in done.err

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
+
+from edgeseq.cli.output import Show
+from edgeseq.cli.stream import Played, play
+from edgeseq.data import load
+from edgeseq.devices.session import Session
+from edgeseq.folder import MANIFEST_NAME, open_folder, seal
+from edgeseq.models.store import load_model
+from edgeseq.training.evaluate import evaluate
+from edgeseq.training.settings import SKIP
 
 SHORT = ("--seconds", "0.02", "--paced-seconds", "0.1")
 
@@ -34,8 +46,10 @@ def test_stream_reads_frames_from_a_file_or_standard_input(edgeseq, exported, tm
     file = tmp_path / "frames.csv"
     file.write_text(text, encoding="utf-8")
     source = file if name == "file" else "-"
-    document = edgeseq("stream", exported, "--input", source, "--speed", 0, "--json", stdin=text).document
+    pace = ["--speed", 0] if name == "file" else []  # a live source paces itself
+    document = edgeseq("stream", exported, "--input", source, *pace, "--json", stdin=text).document
     assert document["summary"]["frames"] == 60
+    assert document["summary"]["seconds"] < 0.6  # 1.2 at the rate of the sensor
     assert document["summary"]["answer_accuracy"] is None
 
 
@@ -48,20 +62,35 @@ def test_stream_reads_frames_from_a_file_or_standard_input(edgeseq, exported, tm
         (["--input", "nowhere.csv"], "nowhere.csv cannot be read"),
         (["--input", "-", "--subject", "p1"], "--input"),
         (["--data", "spar_watch"], "channels"),
-        (["--speed", "-1"], "speed -1"),
+        (["--speed", "-1"], "0 or more"),
+        (["--speed", "nan"], "0 or more"),
+        (["--speed", "inf"], "0 or more"),
+        (["--recording", "-1"], "0 or more"),
     ],
 )
-def test_stream_refuses_what_it_cannot_play(here, exported, arguments, said):
-    done = here("stream", exported, *arguments)
+def test_stream_refuses_what_it_cannot_play(edgeseq, exported, arguments, said):
+    done = edgeseq("stream", exported, *arguments)
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err
 
 
-def test_stream_names_the_bad_frame_of_a_file(here, exported, tmp_path):
+def test_answers_are_kept_only_for_the_document(exported, capsys):
+    session = Session(exported, "numpy")
+    kept = []
+    for json_wanted in (False, True):
+        session.reset()
+        kept.append(play(Show(json_wanted), session, Played("zeros", np.zeros((9, 2))), 0)["answers"])
+    shown = capsys.readouterr()
+    assert "0.00 s" in shown.out
+    assert "0.00 s" in shown.err
+    assert [len(answers) for answers in kept] == [0, 1]
+
+
+def test_stream_names_the_bad_frame_of_a_file(edgeseq, exported, tmp_path):
     file = tmp_path / "frames.csv"
     file.write_text("ax,ay\n1,2\n3,four\n", encoding="utf-8")
-    done = here("stream", exported, "--input", file, "--speed", 0)
+    done = edgeseq("stream", exported, "--input", file, "--speed", 0)
     assert done.code == 2
     assert f"{file}, frame 1" in done.err
 
@@ -94,16 +123,51 @@ def test_bench_in_json_has_a_row_for_each_folder_and_engine(edgeseq, exported):
         assert 0 < row["tight_us"]["p50"] <= row["tight_us"]["p99"]
         assert 0 < row["paced_us"]["p50"] <= row["paced_us"]["max"]
         assert row["paced_frames"] == 5
-        assert 0 <= row["accuracy"] <= 1
     assert document["provenance"] in ("host", "measured-on-device")
+    sources = {row["engine"]: (row["accuracy_source"], row["accuracy_frames"]) for row in document["rows"]}
+    counted = 2 * (1100 - round(SKIP * 50))  # the two recordings of a test subject
+    assert sources["litert"] == sources["onnxruntime"] == ("measured", counted)
+    assert sources["numpy"] == ("trained", 0)
+
+
+def test_bench_measures_the_accuracy_of_the_file_and_not_that_of_the_training(edgeseq, people, exported, tmp_path):
+    """Of a folder whose manifest says another number, and of one whose data is gone."""
+    folder = open_folder(exported)
+    tested = load(str(people)).only(folder.manifest.split["test"])
+    truth = evaluate(load_model(folder), tested).accuracy
+    liar = with_manifest(exported, tmp_path / "liar", metrics={"test_accuracy": 0.123})
+    stages = tuple(replace(stage, data=stage.data and str(tmp_path / "gone")) for stage in folder.manifest.lineage)
+    alone = with_manifest(exported, tmp_path / "alone", metrics={"test_accuracy": 0.123}, lineage=stages)
+    done = edgeseq("bench", liar, alone, "--engine", "litert", *SHORT, "--json")
+    measured, trained = done.document["rows"]
+    assert measured["accuracy"] == pytest.approx(truth, abs=1e-3)
+    assert (measured["accuracy_source"], measured["accuracy_subjects"]) == ("measured", len(tested.subjects))
+    assert (trained["accuracy"], trained["accuracy_source"]) == (0.123, "trained")
+    assert "(12.3)" in done.err
+    assert "Accuracy in brackets: trained" in done.err
+
+
+def with_manifest(exported, out, **changes):
+    """A copy of a folder whose manifest says something else."""
+    shutil.copytree(exported, out)
+    (out / MANIFEST_NAME).unlink()
+    seal(out, replace(open_folder(exported).manifest, **changes))
+    return out
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--seconds", "0"], ["--engine", "litter"], ["--out", "nowhere/at/all.json"], ["--paced-seconds=-1"]]
+    ("arguments", "said"),
+    [
+        *((["--seconds", seconds], "a number above 0 is needed") for seconds in ("0", "-1", "nan", "inf")),
+        (["--paced-seconds=-1"], "a number above 0 is needed"),
+        (["--engine", "litter"], "litert"),
+        (["--out", "nowhere/at/all.json"], "cannot be written"),
+    ],
 )
-def test_bench_refuses_what_it_cannot_measure(here, exported, tmp_path, monkeypatch, arguments):
+def test_bench_refuses_what_it_cannot_measure(edgeseq, exported, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     short = [*SHORT, "--engine", "numpy"] if "--out" in arguments else []
-    done = here("bench", exported, *arguments, *short)
+    done = edgeseq("bench", exported, *arguments, *short)
     assert done.code == 2
+    assert said in done.err
     assert "Traceback" not in done.err

@@ -11,8 +11,10 @@ import pytest
 from edgeseq.cli.train import parse_settings, read_config
 from edgeseq.errors import InputError
 from edgeseq.folder import WEIGHTS_NAME, open_folder
+from edgeseq.models.registry import build
+from edgeseq.training import stage
 
-TINY = ("--set", "rounds=1", "--set", "steps=1", "--set", "batch=2", "--set", "crop=1", "--set", "model.hidden=4")
+TINY = ("--set", "rounds=1", "--set", "steps=1", "--set", "batch=2", "--set", "crop=2", "--set", "model.hidden=4")
 
 
 def test_it_says_what_goes_in_and_what_comes_next(edgeseq, people, tmp_path):
@@ -43,6 +45,25 @@ def test_it_trains_on_from_a_folder(edgeseq, people, trained, tmp_path):
     lineage = open_folder(tmp_path / "on").manifest.lineage
     assert [stage.verb for stage in lineage] == ["train", "train"]
     assert lineage[-1].parent == open_folder(trained).hash
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--model", "gru"], "leave --model gru out"), (["--set", "model.hidden=4"], "model.hidden")],
+)
+def test_the_model_of_a_folder_to_start_from_cannot_be_chosen(edgeseq, people, trained, tmp_path, arguments, said):
+    done = edgeseq("train", people, "--from", trained, "--out", tmp_path / "on", *arguments)
+    assert done.code == 2
+    assert said in done.err
+    assert not (tmp_path / "on").exists()
+
+
+def test_code_from_outside_is_imported_only_when_trusted(edgeseq, monkeypatch, people, tmp_path):
+    seen = []
+    monkeypatch.setattr(stage, "build", lambda *_, trust, **__: seen.append(trust) or build("rnn", 2, 2, {}))
+    for trust in ([], ["--trust"]):
+        edgeseq("train", people, "--out", tmp_path / "m", "--overwrite", *TINY[:8], *trust)
+    assert seen == [False, True]
 
 
 def test_an_existing_folder_is_left_alone_without_overwrite(edgeseq, people, trained):
@@ -112,12 +133,16 @@ def test_what_is_odd_about_the_data_is_one_line_of_warning(edgeseq, people, tmp_
         (["--test", "p1,,p2", "--validation", "p3"], "empty entry"),
         (["--test", "p9", "--validation", "p3"], "p9"),
         (["--fold", "7"], "7"),
+        (["--fold", "-1"], "0 or more"),
+        (["--seed", "-1"], "0 or more"),
+        (["--seed", str(2**64)], "below 2**63"),
+        (["--rate", "nan"], "above 0"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
         (["--time-unit", "h"], "time_unit"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(here, people, tmp_path, arguments, said):
-    done = here("train", people, "--out", tmp_path / "m", *arguments)
+def test_wrong_settings_are_refused_by_name(edgeseq, people, tmp_path, arguments, said):
+    done = edgeseq("train", people, "--out", tmp_path / "m", *arguments)
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "m").exists()
@@ -155,7 +180,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, name):
 
 
 def test_set_comes_after_config(edgeseq, people, tmp_path):
-    (tmp_path / "c.json").write_text('{"rounds": 5, "steps": 1, "batch": 2, "crop": 1, "model": {"hidden": 4}}')
+    (tmp_path / "c.json").write_text('{"rounds": 5, "steps": 1, "batch": 2, "crop": 2, "model": {"hidden": 4}}')
     done = edgeseq("train", people, "--out", tmp_path / "m", "--config", tmp_path / "c.json", "--set", "rounds=1")
     assert done.code == 0, done.err
     assert open_folder(tmp_path / "m").manifest.lineage[0].arguments["settings"]["rounds"] == 1
@@ -172,7 +197,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_weights(edgeseq, people
             break
     rest = interrupted.communicate(timeout=60)[1]
     assert interrupted.returncode == 130
-    assert rest.splitlines()[-1] == "interrupted; the same command goes on where it was"
+    assert rest.splitlines()[-1] == "interrupted; the same command goes on after the last finished round"
     assert "Traceback" not in rest
     assert not (tmp_path / "one").exists()
 

@@ -127,8 +127,8 @@ def test_a_gap_longer_than_a_second_starts_a_new_recording(own):
 
 def test_the_gap_can_be_stated(own):
     path = own(rows=table() + table(start=1.98 + 0.3))
-    assert "gap=0.06" in refusal(path)
-    assert len(load(path, Mapping(gap=0.06)).recordings) == 2
+    assert "gap=0.03" in refusal(path)
+    assert len(load(path, Mapping(gap=0.03)).recordings) == 2
 
 
 def test_a_single_lost_frame_is_forgiven(own):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from edgeseq.devices.bench import MAX_SAMPLES, BenchReport, Latency, bench, latency
+from edgeseq.devices.__main__ import main
+from edgeseq.devices.bench import MAX_SAMPLES, BenchReport, Latency, Paced, bench, latency
 from edgeseq.devices.facts import read_facts
-from edgeseq.errors import InputError
+from edgeseq.devices.fresh import measure_fresh
+from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import open_folder
 
 
@@ -101,3 +104,47 @@ def test_facts_that_cannot_be_read_are_absent(tmp_path: Path) -> None:
     assert (facts.model, facts.governor, facts.clock_mhz, facts.temperature_c) == (None, None, None, None)
     assert (read_facts(tmp_path).temperature_c, read_facts(tmp_path).clock_mhz) == (None, None)
     assert facts.versions["numpy"]
+
+
+def test_a_model_folder_that_holds_a_module_does_not_run_it(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(folders["leaky"], tmp_path / "model"))
+    for name in ("msgspec", "numpy", "edgeseq", "json"):
+        write(folder, f"{name}.py", f"open('ran-{name}', 'w').close()\n")
+    monkeypatch.chdir(folder)
+    assert (measure_fresh(Path(), "numpy").load_ms or 0) > 0
+    assert list(folder.glob("ran-*")) == []
+
+
+def test_a_process_that_fails_is_an_error_with_its_last_line(folders: dict[str, Path]) -> None:
+    with pytest.raises(EdgeseqError, match=r"engine litrt failed in a process of its own.*Did you mean 'litert'"):
+        measure_fresh(folders["leaky"], "litrt")
+
+
+def test_a_process_that_says_nothing_is_an_error(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", shutil.which("true"))
+    with pytest.raises(EdgeseqError, match=r"\(exit code 0\): nothing"):
+        measure_fresh(folders["leaky"], "numpy")
+
+
+def test_an_emulated_board_shows_no_times(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulated = msgspec.structs.replace(read_facts(), machine="aarch64", model="linux,dummy-virt", device_tree=True)
+    monkeypatch.setattr("edgeseq.devices.bench.read_facts", lambda: emulated)
+    arguments = ["bench", str(folders["leaky"]), "--engine", "numpy", "--seconds", "9", "--paced-seconds", "99"]
+    assert main([*arguments, "--json"]) == 0
+    content = capsys.readouterr().out
+    report = msgspec.json.decode(content, type=BenchReport)
+    (entry,) = report.engines
+    assert (report.provenance, report.timer_ns) == ("emulated-functional", None)
+    nothing = Latency(None, None, None, None)
+    assert (entry.tight, entry.tight_ns, entry.fresh.load_ms, entry.fresh.first_call_ms) == (nothing, [], None, None)
+    assert entry.paced == Paced(1, nothing, nothing, None, None, [], [])
+    assert entry.file_bytes > 0
+    assert main(arguments) == 0
+    _, _, row, why = capsys.readouterr().out.splitlines()
+    assert row.split()[:3] == ["numpy", "-", "-"]
+    assert row.split()[5:] == ["-"] * 7
+    assert "this machine is emulated" in why

@@ -13,13 +13,15 @@ import pytest
 from edgeseq.devices.check import (
     FORCED_TOLERANCE,
     FREE_TOLERANCE,
+    MIN_FRAMES,
     _agreement,
-    _slope,
     check_folder,
     require,
+    slope,
     unchecked_files,
 )
-from edgeseq.errors import GateFailed, InputError, Unsupported
+from edgeseq.devices.engines import open_engine
+from edgeseq.errors import GateFailed, InputError, MissingDependency, Unsupported
 from edgeseq.folder import new_folder, open_folder, seal
 from edgeseq.manifest import Link
 from edgeseq.program import Builder, Program, Value
@@ -79,8 +81,13 @@ def test_by_default_every_runtime_that_works_here_is_checked(folder: Path, monke
     links = check_folder(opened)
     assert unchecked_files(opened, links) == ("model.onnx",)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    links = check_folder(opened)
-    assert {link.name.split()[0] for link in links} == {"program", "numpy"}
+    with pytest.raises(MissingDependency) as raised:
+        check_folder(opened)
+    assert raised.value.exit_code == 3
+    assert "checking model.tflite and model.onnx" in str(raised.value)
+    assert "pip install ai-edge-litert" in str(raised.value)
+    assert "pip install 'edgeseq[onnx]'" in str(raised.value)
+    links = check_folder(opened, ["numpy"])  # asked for, so it is what they get, and what was not checked is said
     assert unchecked_files(opened, links) == ("model.tflite", "model.onnx")
 
 
@@ -211,5 +218,36 @@ def test_agreement_excuses_only_ties_within_the_tolerance() -> None:
 
 
 def test_the_slope_is_per_thousand_frames() -> None:
-    assert _slope(np.arange(500) * 1e-6 + 3) == pytest.approx(1e-3)
-    assert _slope(np.array([1.0])) == 0
+    assert slope(np.arange(500) * 1e-6 + 3) == pytest.approx(1e-3)
+    assert slope(np.array([1.0])) == 0
+
+
+def test_few_golden_frames_are_no_proof(folder: Path, tmp_path: Path) -> None:
+    with np.load(folder / "golden.npz") as stored:
+        x, y = stored["x"], stored["y"]
+    engine = open_engine(folder, "numpy")
+    for frame in x[:1999]:
+        engine.step(frame)
+    few = rewrite_golden(folder, tmp_path / "few", x=x[:1999], y=y[:1999], state=engine.get_state())
+    assert MIN_FRAMES == 2000
+    for frames in (None, 2000, 5000):
+        with pytest.raises(InputError, match="has 1999 golden frames, 2000 are needed"):
+            check_folder(few, ["numpy"], frames)
+    for frames in (1999, 1500):
+        assert {link.frames for link in check_folder(few, ["numpy"], frames)} == {frames}
+    assert {link.frames for link in check_folder(folder, ["numpy"], 5000)} == {2000}
+
+
+def test_a_check_constructs_each_runtime_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ai_edge_litert.interpreter as runtime
+
+    made: list[object] = []
+    construct = runtime.Interpreter
+
+    def counted(**options: object) -> object:
+        made.append(options)
+        return construct(**options)
+
+    monkeypatch.setattr(runtime, "Interpreter", counted)
+    check_folder(folder, frames=20)
+    assert len(made) == 1

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gc
+import os
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeseq.devices.engines import ENGINES, available, open_engine
-from edgeseq.devices.engines.litert import refuse_hybrid
+from edgeseq.devices.engines.litert import _calls, quiet, refuse_hybrid
 from edgeseq.errors import GateFailed, InputError, MissingDependency, Unsupported
 from edgeseq.folder import new_folder, open_folder, seal
 from edgeseq.program import Program
@@ -278,3 +282,142 @@ def test_a_file_of_another_shape_fails_the_gate_with_the_tensors_name(
     assert raised.value.exit_code == 5
     with pytest.raises(GateFailed):  # choosing by itself must not pass over it to the next engine
         open_engine(swapped)
+
+
+def test_a_runtime_too_old_for_a_file_leaves_it_to_the_next_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ai_edge_litert.interpreter as litert
+    import onnxruntime
+
+    def too_old(*_: Any, **__: Any) -> None:
+        raise ValueError("Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'")
+
+    monkeypatch.setattr(litert, "Interpreter", too_old)
+    assert available(folder) == ("onnxruntime", "numpy")
+    assert open_engine(folder).name == "onnxruntime"
+    with pytest.raises(Unsupported, match=r"model\.tflite cannot be run by ai-edge-litert \d.*version '12'"):
+        open_engine(folder, "litert")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", too_old)
+    assert available(folder) == ("numpy",)
+    with pytest.raises(Unsupported, match=r"model\.onnx cannot be run by onnxruntime \d"):
+        open_engine(folder, "onnxruntime")
+
+
+def test_litert_answers_are_copies_that_the_next_step_leaves_alone(folder: Path) -> None:
+    engine = open_engine(folder, "litert")
+    first = engine.step(np.float32([1, 2, 3]))
+    kept, state = first.copy(), engine.get_state()
+    held = state.copy()
+    engine.step(np.float32([-3, 0, 9]))
+    assert np.array_equal(first, kept)
+    assert np.array_equal(state, held)
+    assert not np.array_equal(engine.get_state(), held)
+
+
+def interpreter_of(folder: Path) -> tuple[Any, int]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(folder / "model.tflite"), num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter, int(interpreter.get_output_details()[0]["index"])
+
+
+def test_the_wrapper_below_the_interpreter_is_called_where_it_is_as_expected(folder: Path) -> None:
+    interpreter, output = interpreter_of(folder)
+    assert [call.__name__ for call in _calls(interpreter, output)] == ["SetTensor", "GetTensor", "Invoke"]
+    set_tensor, get_tensor, _ = _calls(interpreter, output)
+    x = next(int(d["index"]) for d in interpreter.get_input_details() if tuple(d["shape"]) == (1, 3))
+    for wrong in (np.zeros((1, 3)), np.zeros((1, 4), np.float32), np.zeros(3, np.float32)):
+        with pytest.raises(ValueError, match="Cannot set tensor"):  # as the public call: C++ checks
+            set_tensor(x, wrong)
+    assert get_tensor(output).base is None
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        {},
+        {"SetTensor": print, "Invoke": print},
+        {"SetTensor": print, "GetTensor": lambda index, subgraph: np.zeros((1, 4), np.float32), "Invoke": print},
+        {"SetTensor": print, "GetTensor": lambda index: np.zeros((1, 4)), "Invoke": print},
+        {"SetTensor": print, "GetTensor": lambda index: np.zeros((2, 4), np.float32)[:1], "Invoke": print},
+    ],
+    ids=["none", "one missing", "other arguments", "another dtype", "a view"],
+)
+def test_a_wrapper_of_another_form_is_left_for_the_public_calls(wrapper: dict[str, Any]) -> None:
+    public = SimpleNamespace(
+        set_tensor=lambda index, value: None, get_tensor=lambda index: np.zeros((1, 4), np.float32), invoke=lambda: None
+    )
+    expected = public.set_tensor, public.get_tensor, public.invoke
+    assert _calls(public, 0) == expected
+    public._interpreter = SimpleNamespace(**wrapper)
+    assert _calls(public, 0) == expected
+
+
+def test_standard_error_comes_back_when_two_threads_hold_it(capfd: pytest.CaptureFixture[str]) -> None:
+    terminal, inside, leave = os.dup(2), threading.Event(), threading.Event()
+
+    def second() -> None:
+        with quiet():
+            inside.set()
+            leave.wait(5)
+
+    try:
+        thread = threading.Thread(target=second)
+        with quiet():
+            thread.start()
+            assert not inside.wait(0.2)  # it has to wait, or it would keep this one's file for the terminal
+            os.write(2, b"INFO: a remark\nWARNING: a warning\n")
+        leave.set()
+        thread.join(5)
+        assert os.path.sameopenfile(2, terminal)
+        os.write(2, b"heard\n")
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+    assert capfd.readouterr().err == "WARNING: a warning\nheard\n"
+
+
+def test_engines_opened_by_eight_threads_leave_standard_error_alone(folder: Path) -> None:
+    terminal = os.dup(2)
+    try:
+        threads = [threading.Thread(target=open_engine, args=(folder, "litert")) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert os.path.sameopenfile(2, terminal)
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+@pytest.mark.parametrize("broken", ["os.dup", "tempfile.TemporaryFile"])
+def test_a_model_opens_where_standard_error_cannot_be_held_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(broken, fails)
+    assert open_engine(folder, "litert").name == "litert"
+
+
+def test_a_step_keeps_its_interpreter_alive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ai_edge_litert.interpreter as runtime
+
+    construct, made = runtime.Interpreter, []
+
+    def seen(**options: Any) -> Any:
+        interpreter = construct(**options)
+        made.append(weakref.ref(interpreter))
+        return interpreter
+
+    monkeypatch.setattr(runtime, "Interpreter", seen)
+    step = open_engine(folder, "litert").step
+    gc.collect()
+    assert made[0]() is not None
+    del step
+    gc.collect()
+    assert made[0]() is None

@@ -111,6 +111,9 @@ def test_verify_fails_with_exit_code_5_and_still_prints_one_document(
         "litert teacher-forced",
         "litert free-running",
     ]
+    assert document["error"]["type"] == "GateFailed"
+    assert document["error"]["exit_code"] == 5
+    assert document["error"]["message"] in done.stderr
     assert "error: litert teacher-forced does not hold" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -136,6 +139,77 @@ def test_errors_have_their_exit_code_and_no_traceback(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    if code != 2 or ("required" not in message and "choice" not in message):  # usage is argparse's own affair
+        words = [str(folders["leaky"]) if word == "FOLDER" else word for word in arguments]
+        document = json.loads(devices(*words, "--json").stdout)
+        assert document.keys() == {"error"}
+        assert document["error"]["exit_code"] == code
+        assert message in document["error"]["message"]
+        assert done.stderr == f"error: {document['error']['message']}\n"
+
+
+def test_verify_of_a_few_frames_says_that_it_is_no_proof(folder: Path) -> None:
+    done = devices("verify", folder, "--frames", "50")
+    assert done.returncode == 0
+    assert all("    50 frames" in line for line in done.stdout.splitlines())
+    assert done.stderr == "checked on 50 frames only: a proof needs 2000\n"
+    document = json.loads(devices("verify", folder, "--frames", "50", "--json").stdout)
+    assert (document["passed"], document["frames"]) == (True, 50)
+    whole = devices("verify", folder, "--json")
+    assert (json.loads(whole.stdout)["frames"], whole.stderr) == (2000, "")
+
+
+def test_verify_where_no_runtime_works_fails_with_the_install_lines(folder: Path) -> None:
+    code = BLOCKER.format(blocked=HEAVY | RUNTIMES) + (
+        "from edgeseq.devices.__main__ import main\nsys.exit(main(['verify', sys.argv[1]]))\n"
+    )
+    done = python(code, str(folder))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "pip install ai-edge-litert" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_output_that_nobody_reads_ends_silently(folder: Path) -> None:
+    command = [sys.executable, "-m", "edgeseq.devices", "stream", str(folder), "--speed", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    "arguments", [["stream", "--speed", "0"], ["verify", "--engine", "numpy"], ["facts", "--json"]]
+)
+def test_a_full_disk_is_an_error_without_a_traceback(folder: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeseq.devices", arguments[0], str(folder), *arguments[1:]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"error: .*No space left on device\n", done.stderr)
+
+
+def test_any_error_of_the_system_is_an_error_of_the_input(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgeseq.devices import __main__ as verbs
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/held")
+
+    monkeypatch.setattr(verbs, "check_folder", full)
+    assert verbs.main(["verify", str(folder), "--json"]) == 2
+    said = capsys.readouterr()
+    message = "/tmp/held: No space left on device"
+    assert json.loads(said.out) == {"error": {"type": "InputError", "message": message, "exit_code": 2}}
+    assert said.err == f"error: {message}\n"
 
 
 def test_stream_answers_golden_frames(folder: Path) -> None:
@@ -180,15 +254,23 @@ def test_facts_name_the_engines_of_a_folder(folder: Path) -> None:
     assert devices("facts").returncode == 0
 
 
-def test_the_overhead_benchmark_runs_and_asks_for_a_folder(folder: Path) -> None:
+def test_the_overhead_benchmark_runs_and_asks_for_a_folder(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "step_overhead.py")]
     none = subprocess.run(command, capture_output=True, text=True, check=False)
     assert none.returncode == 2
     assert "runs/lmu-export" in none.stderr
-    done = subprocess.run(
-        [*command, str(folder), "--json", "--rounds", "3"], capture_output=True, text=True, check=False
-    )
+    options = ["--json", "--rounds", "3", "--out", str(tmp_path / "overhead.json")]
+    done = subprocess.run([*command, str(folder), *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
-    assert [row["engine"] for row in rows] == ["litert", "onnxruntime", "numpy"]
+    assert [(row["engine"], row["raw"]) for row in rows] == [
+        ("litert", "public"),
+        ("litert", "wrapper"),
+        ("onnxruntime", "public"),
+        ("numpy", "public"),
+    ]
     assert {"engine", "family", "ratio", "session_us", "raw_us", "samples"} <= set(rows[0])
+    written = json.loads((tmp_path / "overhead.json").read_text())
+    assert written == json.loads(done.stdout)
+    assert written["machine"]
+    assert {"python", "numpy", "ai-edge-litert"} <= set(written["versions"])

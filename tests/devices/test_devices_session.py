@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import edgeseq
 from edgeseq.devices.session import Session
 from edgeseq.errors import InputError
+from edgeseq.program import Program
 
 
 def golden(folder: Path) -> dict[str, np.ndarray]:
@@ -160,3 +162,33 @@ def test_a_changed_file_is_refused(folder: Path, tmp_path: Path) -> None:
     (copy / "model.tflite").write_bytes((copy / "model.tflite").read_bytes() + b"\0")
     with pytest.raises(InputError, match="was changed after it was written"):
         Session(copy)
+
+
+def test_the_state_of_another_model_of_the_same_shape_is_refused(
+    programs: dict[str, Callable[..., Program]], make_folder: Callable[..., Path]
+) -> None:
+    mine, other = (make_folder(programs["gated"](seed=seed), f"seed{seed}") for seed in (0, 1))
+    session = Session(mine, "numpy")
+    session.step(np.ones(3, np.float32))
+    before = session.state
+    with pytest.raises(InputError, match="is of another model; this one is seed0"):
+        session.restore(Session(other, "numpy").save())
+    assert all(np.array_equal(session.state[name], before[name]) for name in before)
+
+
+def test_a_state_may_be_restored_in_another_export_and_engine_of_the_same_program(
+    programs: dict[str, Callable[..., Program]], make_folder: Callable[..., Path]
+) -> None:
+    one, other = (make_folder(programs["gated"](), name) for name in ("one", "other"))
+    session, copy = Session(one, "litert"), Session(other, "onnxruntime")
+    session.step(np.ones(3, np.float32))
+    copy.restore(session.save())
+    assert all(np.array_equal(session.state[name], copy.state[name]) for name in session.state)
+
+
+def test_a_state_that_does_not_say_whose_it_is_is_refused(folder: Path) -> None:
+    session = Session(folder, "numpy")
+    buffer = io.BytesIO()
+    np.savez(buffer, **session.state)
+    with pytest.raises(InputError, match="does not say of which model it is"):
+        session.restore(buffer.getvalue())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeseq.devices.__main__ import main
 from edgeseq.devices.session import Session
 from edgeseq.devices.stream import checked_frame, read_csv, stream
 from edgeseq.errors import InputError
@@ -134,3 +136,23 @@ def test_binary_input_is_refused(folder: Path, tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with file.open(encoding="utf-8") as source, pytest.raises(InputError, match="not comma-separated text"):
         list(read_csv(source, Session(folder, "numpy").manifest, "binary.csv"))
+
+
+def test_an_endless_stream_keeps_a_bounded_number_of_latencies_and_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+    percentile = np.percentile
+
+    def counted(values: Any, *arguments: Any) -> Any:
+        seen.append(len(values))
+        return percentile(values, *arguments)
+
+    monkeypatch.setattr("edgeseq.devices.stream.KEPT", 7)
+    monkeypatch.setattr("edgeseq.devices.__main__.KEPT", 2)
+    monkeypatch.setattr(np, "percentile", counted)
+    assert main(["stream", str(folder), "--speed", "0", "--engine", "numpy", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert seen == [7]
+    assert document["summary"]["frames"] == 2000
+    assert len(document["changes"]) == 2 < document["summary"]["changes"]

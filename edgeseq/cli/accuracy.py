@@ -1,0 +1,100 @@
+"""How often an engine is right on the test subjects: measured in the engine itself, where their recordings are at hand.
+
+Elsewhere the number is that of torch at training, and is called "trained".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeseq.cli.output import Document, Show, percent
+from edgeseq.data import Dataset
+from edgeseq.devices.engines import ENGINES
+from edgeseq.devices.session import Session
+from edgeseq.errors import EdgeseqError
+from edgeseq.folder import MODEL_FILES, Folder
+from edgeseq.lineage import trained_on
+from edgeseq.metrics import Scores, score
+from edgeseq.training.settings import SKIP
+
+MEASURED, TRAINED = "measured", "trained"
+
+
+def accuracies(show: Show, folder: Folder, engines: Sequence[str]) -> dict[str, Document]:
+    """For each engine the ``accuracy``, its ``accuracy_source``, and how many frames of how many people were counted.
+
+    The numpy engine runs no file and takes long: its accuracy is the training's.
+    """
+    trained = folder.manifest.metrics.get("test_accuracy")
+    found = {engine: _entry(trained, TRAINED) for engine in engines}
+    running = [engine for engine in engines if ENGINES[engine].file in MODEL_FILES.values()]
+    if not running:
+        return found
+    try:
+        data = tested_on(folder)
+    except EdgeseqError as error:
+        show.note(f"accuracy is that of the training: {error}")
+        return found
+    if data is None:
+        return found
+    for engine in running:
+        scores = evaluate(Session(folder, engine), data)
+        if scores.frames:
+            found[engine] = _entry(round(scores.accuracy, 6), MEASURED, scores.frames, len(data.subjects))
+    return found
+
+
+def tested_on(folder: Folder) -> Dataset | None:
+    """The recordings of the subjects that the folder's model was tested on; None where that cannot be scored by frame.
+
+    Raises:
+        EdgeseqError: the data of the training is not at hand, or not as it was.
+    """
+    manifest = folder.manifest
+    data = trained_on(folder)
+    subjects = [name for name in data.subjects if name in manifest.split.get("test", ())]
+    if not subjects or data.labels != manifest.labels or manifest.input.samples_per_step != 1:
+        return None
+    return data.only(subjects)
+
+
+def evaluate(session: Session, data: Dataset) -> Scores:
+    """Scores of the largest logit at each frame, as the training counts: without the first seconds of a recording."""
+    first, late = round(SKIP * data.rate), session.manifest.input.look_ahead
+    pairs = []
+    for recording in data.recordings:
+        session.reset()
+        answers = session.run(recording.x).argmax(-1)[late:]  # the answer of step t belongs to frame t - look-ahead
+        pairs.append((recording.y[: len(answers)][first:], answers[first:].astype(np.int64)))
+    return score(pairs, len(data.labels))
+
+
+def accuracy_cell(row: Document) -> str:
+    """The accuracy in percent; in brackets where it was not measured here."""
+    text = percent(row["accuracy"]).removesuffix(" %")
+    return text if row["accuracy_source"] == MEASURED or row["accuracy"] is None else f"({text})"
+
+
+def accuracy_notes(rows: Sequence[Document]) -> list[str]:
+    """What the accuracies of a table are."""
+    measured = [row for row in rows if row["accuracy_source"] == MEASURED]
+    said = []
+    if measured:
+        frames, people = measured[0]["accuracy_frames"], measured[0]["accuracy_subjects"]
+        many = "" if all(row["accuracy_frames"] == frames for row in measured) else " of the first model"
+        who = "1 person" if people == 1 else f"{people} people"
+        said.append(f"Accuracy: measured in the engine on {frames:,} frames of {who}{many}, never seen in training.")
+    if any(row["accuracy_source"] == TRAINED and row["accuracy"] is not None for row in rows):
+        said.append("Accuracy in brackets: trained, that is what torch found at training.")
+    return said
+
+
+def _entry(accuracy: float | None, source: str, frames: int = 0, subjects: int = 0) -> Document:
+    return {
+        "accuracy": accuracy,
+        "accuracy_source": source,
+        "accuracy_frames": frames,
+        "accuracy_subjects": subjects,
+    }
