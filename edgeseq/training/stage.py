@@ -138,8 +138,8 @@ def _check_lengths(split: Split, settings: Settings) -> None:
         longest = max(len(recording.x) for recording in part.recordings) / part.rate
         if longest <= unscored:
             raise InputError(
-                f"the recordings of the {name} subjects last {longest:g} s at most, and the first {unscored:g} s of each "
-                "are not scored: record longer stretches, or join repetitions into one recording"
+                f"the recordings of the {name} subjects last {longest:g} s at most, and the first {unscored:g} s of "
+                "each are not scored: record longer stretches, or join repetitions into one recording"
             )
 
 

@@ -163,8 +163,8 @@ def test_recordings_that_end_before_they_are_scored_are_refused(tmp_path):
     write_npz(waves(seconds=1.8), tmp_path / "short.npz")
     with pytest.raises(InputError, match=r"validation subjects last 1\.8 s at most, and the first 2 s"):
         train(str(tmp_path / "short.npz"), tmp_path / "m", changes=SHORT, test=["1"], validation=["2"])
+    changes = {**SHORT, "crop": 4.0, "settle": 3.0}
     with pytest.raises(InputError, match=r"training subjects last 1\.8 s at most, and the first 3 s"):
-        changes = {**SHORT, "crop": 4.0, "settle": 3.0}
         train(str(tmp_path / "short.npz"), tmp_path / "m", changes=changes, test=["1"], validation=["2"])
 
 
