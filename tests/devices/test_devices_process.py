@@ -202,12 +202,12 @@ def test_any_error_of_the_system_is_an_error_of_the_input(
     from edgeseq.devices import __main__ as verbs
 
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", "/tmp/held")
+        raise OSError(28, "No space left on device", "held")
 
     monkeypatch.setattr(verbs, "check_folder", full)
     assert verbs.main(["verify", str(folder), "--json"]) == 2
     said = capsys.readouterr()
-    message = "/tmp/held: No space left on device"
+    message = "held: No space left on device"
     assert json.loads(said.out) == {"error": {"type": "InputError", "message": message, "exit_code": 2}}
     assert said.err == f"error: {message}\n"
 
