@@ -24,6 +24,8 @@ MANIFEST_NAME = "manifest.json"
 CARD_NAME = "README.md"
 WEIGHTS_NAME = "weights.safetensors"
 GOLDEN_NAME = "golden.npz"
+SIGNATURE = "step"  # of a TFLite file
+X, STATE, Y, NEXT_STATE = "x", "state", "y", "next_state"  # the tensors of every model file
 MODEL_FILES = {"tflite": "model.tflite", "onnx": "model.onnx"}
 
 

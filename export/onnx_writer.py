@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from edgeseq.errors import MissingDependency
-from edgeseq.export.pack import ANSWER, NEXT_STATE, layout, pack_states
+from edgeseq.export.pack import layout, pack_states
+from edgeseq.folder import NEXT_STATE, Y
 from edgeseq.program import Program, operator
 from edgeseq.program.graph import Array, Shape
 
@@ -85,7 +86,7 @@ def write_onnx(program: Program, path: Path, *, name: str = "edgeseq") -> None:
         handle = operator(node.operator).onnx(graph, [handles[n] for n in node.inputs], node.attributes)
         handles[node.output.name] = handle
         graph.shapes[handle] = node.output.shape
-    graph.rename(handles[packed.y], ANSWER)
+    graph.rename(handles[packed.y], Y)
     graph.rename(handles[state.after], NEXT_STATE)
 
     def info(tensor: str, shape: Shape) -> Any:
@@ -96,7 +97,7 @@ def write_onnx(program: Program, path: Path, *, name: str = "edgeseq") -> None:
             graph.nodes,
             name,
             [info(packed.x.name, packed.x.shape), info(state.name, state.before.shape)],
-            [info(ANSWER, packed.values[packed.y].shape), info(NEXT_STATE, state.before.shape)],
+            [info(Y, packed.values[packed.y].shape), info(NEXT_STATE, state.before.shape)],
             graph.initializers,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from edgeseq.errors import Unsupported
+from edgeseq.folder import STATE
 from edgeseq.manifest import StateEntry, state_table
-from edgeseq.program import Builder, Node, Program, State, Value
-
-STATE, NEXT_STATE, ANSWER = "state", "next_state", "y"
+from edgeseq.program import Builder, Node, Program, Value
 
 
 def layout(program: Program) -> tuple[StateEntry, ...]:
@@ -59,6 +58,3 @@ def _copy(builder: Builder, node: Node, renamed: dict[str, str]) -> None:
     builder.origin = node.origin
     inputs = [renamed[name] for name in node.inputs]
     renamed[node.output.name] = builder.add(node.operator, *inputs, **node.attributes)
-
-
-__all__ = ["ANSWER", "NEXT_STATE", "STATE", "State", "layout", "pack_states"]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgeseq.errors import MissingDependency
-from edgeseq.export.pack import ANSWER, NEXT_STATE, pack_states
+from edgeseq.export.pack import pack_states
+from edgeseq.folder import NEXT_STATE, SIGNATURE, Y
 from edgeseq.program import Program, operator
 from edgeseq.program.graph import Array, Shape, Value
 
-SIGNATURE = "step"
 _FILE_IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16
 _TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}  # schema: TensorType
@@ -116,7 +116,7 @@ def write_tflite(program: Program, path: Path, *, name: str = "edgeseq") -> None
             graph, [handles[n] for n in node.inputs], node.attributes, node.output.shape
         )
         handles[node.output.name] = handle
-    outputs = {ANSWER: handles[packed.y], NEXT_STATE: handles[state.after]}
+    outputs = {Y: handles[packed.y], NEXT_STATE: handles[state.after]}
     for public, index in outputs.items():
         graph.tensors[index].name = public
     path.write_bytes(_serialize(schema, graph, inputs, outputs, name))

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.errors import GateFailed, InputError, MissingDependency
+from edgeseq.folder import NEXT_STATE, STATE, X, Y
 from edgeseq.manifest import Manifest
 
 Floats = NDArray[np.float32]
 Facts = dict[str, str | int]
 
-X, STATE, Y, NEXT_STATE = "x", "state", "y", "next_state"
 
 # What a runtime raises that is absent, or was built for another numpy.
 BROKEN_RUNTIME = (ImportError, AttributeError, SystemError)

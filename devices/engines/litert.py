@@ -19,15 +19,11 @@ import numpy as np
 
 from edgeseq.devices.engines.base import (
     BROKEN_RUNTIME,
-    NEXT_STATE,
     NOT_A_FRAME,
-    STATE,
     Engine,
     Facts,
     Floats,
     MissingRuntime,
-    X,
-    Y,
     as_frame,
     as_state,
     check_tensors,
@@ -36,9 +32,8 @@ from edgeseq.devices.engines.base import (
     initial_state,
 )
 from edgeseq.errors import GateFailed, InputError, Unsupported
-from edgeseq.folder import MODEL_FILES, Folder
+from edgeseq.folder import MODEL_FILES, NEXT_STATE, SIGNATURE, STATE, Folder, X, Y
 
-SIGNATURE = "step"
 INSTALL_LITERT = "pip install ai-edge-litert"
 INSTALL_TFLITE = "pip install 'edgeseq[legacy-tflite]'"
 _HOLDS_STDERR = threading.Lock()

@@ -13,15 +13,11 @@ import numpy as np
 
 from edgeseq.devices.engines.base import (
     BROKEN_RUNTIME,
-    NEXT_STATE,
     NOT_A_FRAME,
-    STATE,
     Engine,
     Facts,
     Floats,
     MissingRuntime,
-    X,
-    Y,
     as_frame,
     as_state,
     check_tensors,
@@ -30,7 +26,7 @@ from edgeseq.devices.engines.base import (
     initial_state,
 )
 from edgeseq.errors import InputError, Unsupported
-from edgeseq.folder import MODEL_FILES, Folder
+from edgeseq.folder import MODEL_FILES, NEXT_STATE, STATE, Folder, X, Y
 from edgeseq.manifest import Manifest
 
 INSTALL = "pip install 'edgeseq[onnx]'"

@@ -18,7 +18,6 @@ from edgeseq.cli.output import (
     listed,
     need,
     percent,
-    size_of,
     typed,
 )
 from edgeseq.errors import GateFailed
@@ -81,12 +80,8 @@ def export_folder(
         )
     if table:
         show_proof(show, folder.manifest.proof)
-    show.wrote(folder.path, size_of(folder), clock)
     document = {
-        "folder": str(folder.path),
-        "hash": folder.hash,
-        "seconds": clock.seconds,
-        "bytes": size_of(folder),
+        **show.wrote_folder(folder, clock),
         "proof": folder.manifest.proof,
         "files": folder.manifest.files,
     }

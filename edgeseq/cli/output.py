@@ -92,6 +92,12 @@ class Show:
         """The line about what a verb wrote."""
         self.line(f"wrote {path} ({kilobytes(size)}) in {clock.seconds:.1f} s", "green")
 
+    def wrote_folder(self, folder: Folder, clock: Clock) -> Document:
+        """The line about the model folder that a verb wrote, and what its document begins with."""
+        size = size_of(folder)
+        self.wrote(folder.path, size, clock)
+        return {"folder": str(folder.path), "hash": folder.hash, "seconds": clock.seconds, "bytes": size}
+
     def next(self, *command: str | Path) -> None:
         """The command to type after this one."""
         self.line(f"next: {typed(*command)}", "bold")

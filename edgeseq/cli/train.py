@@ -19,7 +19,6 @@ from edgeseq.cli.output import (
     need,
     percent,
     positive,
-    size_of,
     typed,
 )
 from edgeseq.errors import InputError
@@ -155,12 +154,8 @@ def train_folder(show: Show, source: str, out: Path, **options: Any) -> tuple[Fo
             for part in ("validation", "test")
         ],
     )
-    show.wrote(folder.path, size_of(folder), clock)
     document = {
-        "folder": str(folder.path),
-        "hash": folder.hash,
-        "seconds": clock.seconds,
-        "bytes": size_of(folder),
+        **show.wrote_folder(folder, clock),
         "parameters": log.parameters,
         "split": folder.manifest.split,
         "rounds": log.rounds,
