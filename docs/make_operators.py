@@ -32,13 +32,20 @@ EXAMPLES: dict[str, list[tuple[list[tuple[int, ...]], dict[str, Any]]]] = {
     "mean": [([ROW], {"axes": [1]})],
     "layer_norm": [([ROW, VECTOR, VECTOR], {"epsilon": 1e-5})],
     "softmax": [([ROW], {})],
+    "quantize": [([ROW], {"scale": 0.5, "zero": 0})],
+    "dequantize": [([ROW], {"scale": 0.5, "zero": 0})],
+    "qlinear": [
+        ([shape, (3, 4), (3,), (3,)], {"x_scale": 0.5, "x_zero": 0, "y_scale": 0.5, "y_zero": 0})
+        for shape in (ROW, TABLE)
+    ],
 }
+DTYPES = {"where": ("bool",), "dequantize": ("int8",), "qlinear": ("int8", "int8", "int32")}  # the rest are float32
 HEAD = """# The operators of the step program
 
 Written by `python docs/make_operators.py` from the code; do not edit. A step program is a list of these operators in
 single-assignment form ([step.json](../edgeseq/program/graph.py)); everything behind training reads nothing else. The
 meaning is the numpy function `run` of the class, the reference for every engine. Values are float32, comparisons give
-truth values, the first axis is the batch and has size 1.
+truth values, `quantize` and `qlinear` int8, the first axis is the batch and has size 1.
 
 | operator | equation | attributes | ONNX (opset 17) | TFLite |
 |---|---|---|---|---|
@@ -67,6 +74,14 @@ class Recorder:
         """The shape of a handle."""
         return handle
 
+    def array(self, handle: Any) -> np.ndarray:
+        """The content of a stored tensor: any of its shape."""
+        return np.ones(handle, np.float32)
+
+    def quantized(self, handle: Any, scales: np.ndarray) -> Any:
+        """A stored tensor with scales."""
+        return handle
+
     def add(self, kind: str, inputs: Sequence[Any], shape: Any = None, **_: Any) -> Any:
         """One node; ONNX does not say the shape of its result, and no operator asks for it."""
         self.kinds.append(kind)
@@ -85,7 +100,8 @@ def written(name: str, target: str) -> str:
     """The nodes that the operator becomes, for each example; equal ones once."""
     found = []
     for shapes, attributes in examples(name):
-        values = [Value(f"v{i}", s, "bool" if (name, i) == ("where", 0) else "float32") for i, s in enumerate(shapes)]
+        dtypes = [*DTYPES.get(name, ()), *["float32"] * len(shapes)]
+        values = [Value(f"v{i}", shape, dtype) for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=False))]
         result, _ = operator(name).infer(values, attributes)
         recorder: Any = Recorder()
         if target == "onnx":

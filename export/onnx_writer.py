@@ -26,6 +26,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.shapes: dict[str, Shape] = {}
+        self.arrays: dict[str, Array] = {}
         self._shared: dict[tuple[str, Shape, bytes], str] = {}
 
     def constant(self, array: Array) -> str:
@@ -37,8 +38,8 @@ class _Graph:
     def initializer(self, name: str, array: Array) -> str:
         from onnx import numpy_helper
 
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        self.shapes[name] = array.shape
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.shapes[name], self.arrays[name] = array.shape, array
         return name
 
     def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -51,6 +52,9 @@ class _Graph:
     def shape(self, handle: str) -> Shape:
         return self.shapes[handle]
 
+    def array(self, handle: str) -> Array:
+        return self.arrays[handle]
+
     def rename(self, old: str, new: str) -> None:
         """Give the result of a node its public name, everywhere it is used."""
         for node in self.nodes:
@@ -58,6 +62,11 @@ class _Graph:
                 for position, name in enumerate(names):
                     if name == old:
                         names[position] = new
+
+    def used_initializers(self) -> list[Any]:
+        """Those that a node reads: an operator may have made another constant of one of the program's."""
+        read = {name for node in self.nodes for name in node.input}
+        return [each for each in self.initializers if each.name in read]
 
 
 def write_onnx(program: Program, path: Path, *, name: str = "edgeseq") -> None:
@@ -98,7 +107,7 @@ def write_onnx(program: Program, path: Path, *, name: str = "edgeseq") -> None:
             name,
             [info(packed.x.name, packed.x.shape), info(state.name, state.before.shape)],
             [info(Y, packed.values[packed.y].shape), info(NEXT_STATE, state.before.shape)],
-            graph.initializers,
+            graph.used_initializers(),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,

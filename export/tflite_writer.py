@@ -2,12 +2,12 @@
 
 Written with the schema's own classes. What the format asks for, and does not always refuse when it is missing:
 buffer 0 is the empty one and belongs to every activation; data vectors start at multiples of 16 bytes; operator
-versions are the lowest that mean what we mean, so that older runtimes read the file too.
+versions are the lowest that mean what we mean, so that older runtimes read the file too; as many zero points as scales.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgeseq.errors import MissingDependency
 from edgeseq.export.pack import pack_states
 from edgeseq.folder import NEXT_STATE, SIGNATURE, Y
 from edgeseq.program import Program, operator
-from edgeseq.program.graph import Array, Shape, Value
+from edgeseq.program.graph import Array, Quantization, Shape, Value
 
 _FILE_IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16
@@ -34,7 +34,9 @@ class _Graph:
         self.operators: list[Any] = []
         self.codes: list[Any] = []
         self._code_index: dict[tuple[int, int], int] = {}
+        self.arrays: dict[int, Array] = {}
         self._shared: dict[tuple[str, Shape, bytes], int] = {}
+        self._quantized: dict[tuple[int, bytes], int] = {}
 
     def tensor(self, name: str, shape: Shape, dtype: str, buffer: int = 0) -> int:
         tensor = self.schema.TensorT()
@@ -50,7 +52,21 @@ class _Graph:
             self.buffers.append(buffer)
             label = name or f"const_{len(self._shared)}"
             self._shared[key] = self.tensor(label, array.shape, str(array.dtype), len(self.buffers) - 1)
+            self.arrays[self._shared[key]] = array
         return self._shared[key]
+
+    def quantized(self, handle: int, scales: Array) -> int:
+        key = (handle, scales.tobytes())
+        if key not in self._quantized:  # with other scales: another tensor on the same buffer
+            held, array = self.tensors[handle], self.arrays[handle]
+            self._quantized[key] = self.tensor(held.name, array.shape, str(array.dtype), held.buffer)
+            self._set_quantization(self._quantized[key], scales, np.zeros(len(scales), np.int64))
+        return self._quantized[key]
+
+    def _set_quantization(self, handle: int, scales: Array, zeros: Array) -> None:
+        found = self.schema.QuantizationParametersT()
+        found.scale, found.zeroPoint, found.quantizedDimension = scales, zeros, 0
+        self.tensors[handle].quantization = found
 
     def add(
         self,
@@ -59,6 +75,7 @@ class _Graph:
         shape: Shape,
         *,
         dtype: str = "float32",
+        quantization: Quantization | None = None,
         options: str = "",
         version: int = 1,
         **fields: Any,
@@ -67,6 +84,10 @@ class _Graph:
         entry.opcodeIndex = self._code(getattr(self.schema.BuiltinOperator, kind), version)
         output = self.tensor(f"{kind.lower()}_{len(self.operators)}", shape, dtype)
         entry.inputs, entry.outputs = list(inputs), [output]
+        if quantization is not None:
+            self._set_quantization(
+                output, np.array([quantization.scale], np.float32), np.array([quantization.zero], np.int64)
+            )
         if options:
             entry.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
             entry.builtinOptions = getattr(self.schema, f"{options}T")()
@@ -79,6 +100,25 @@ class _Graph:
 
     def shape(self, handle: int) -> Shape:
         return tuple(self.tensors[handle].shape)
+
+    def array(self, handle: int) -> Array:
+        return self.arrays[handle]
+
+    def drop_unused(self, public: Iterable[int]) -> dict[int, int]:
+        """Drop tensors and buffers that no operator and no ``public`` name uses; returns new indices by old ones.
+
+        An operator may have made another constant of one of the program's.
+        """
+        used = {*public, *(i for entry in self.operators for i in (*entry.inputs, *entry.outputs))}
+        index = {old: new for new, old in enumerate(sorted(used))}
+        buffers = sorted({0, *(self.tensors[old].buffer for old in used)})
+        self.tensors = [self.tensors[old] for old in index]
+        self.buffers = [self.buffers[old] for old in buffers]
+        for tensor in self.tensors:
+            tensor.buffer = buffers.index(tensor.buffer)
+        for entry in self.operators:
+            entry.inputs, entry.outputs = ([index[i] for i in each] for each in (entry.inputs, entry.outputs))
+        return index
 
     def _code(self, builtin: int, version: int) -> int:
         if (builtin, version) not in self._code_index:
@@ -119,6 +159,8 @@ def write_tflite(program: Program, path: Path, *, name: str = "edgeseq") -> None
     outputs = {Y: handles[packed.y], NEXT_STATE: handles[state.after]}
     for public, index in outputs.items():
         graph.tensors[index].name = public
+    index_of = graph.drop_unused((*inputs.values(), *outputs.values()))
+    inputs, outputs = ({key: index_of[old] for key, old in each.items()} for each in (inputs, outputs))
     path.write_bytes(_serialize(schema, graph, inputs, outputs, name))
 
 

@@ -18,7 +18,8 @@ __all__ = ["ENGINES", "Engine", "EngineKind", "MissingRuntime", "as_folder", "av
 class EngineKind:
     """One line of the table: the file it runs, where it is opened, and the line that installs it.
 
-    ``automatic`` engines are tried, in the table's order, when no engine is named.
+    ``automatic`` engines are tried, in the table's order, when no engine is named. ``exact`` ones round int8 layers as
+    the step program does, bit for bit; the others by a fixed-point multiplier of their own.
     """
 
     file: str
@@ -26,6 +27,7 @@ class EngineKind:
     opener: str
     install: str
     automatic: bool = True
+    exact: bool = True
 
 
 _HERE = "edgeseq.devices.engines"
@@ -34,11 +36,11 @@ _TFLITE, _ONNX = MODEL_FILES["tflite"], MODEL_FILES["onnx"]
 ENGINES: dict[str, EngineKind] = {
     "litert": EngineKind(_TFLITE, f"{_HERE}.litert", "open_litert", "pip install ai-edge-litert"),
     "litert-builtin": EngineKind(
-        _TFLITE, f"{_HERE}.litert", "open_litert_builtin", "pip install ai-edge-litert", automatic=False
+        _TFLITE, f"{_HERE}.litert", "open_litert_builtin", "pip install ai-edge-litert", automatic=False, exact=False
     ),
     "onnxruntime": EngineKind(_ONNX, f"{_HERE}.ort", "open_onnxruntime", "pip install 'edgeseq[onnx]'"),
     "tflite-runtime": EngineKind(
-        _TFLITE, f"{_HERE}.litert", "open_tflite_runtime", "pip install 'edgeseq[legacy-tflite]'"
+        _TFLITE, f"{_HERE}.litert", "open_tflite_runtime", "pip install 'edgeseq[legacy-tflite]'", exact=False
     ),
     "numpy": EngineKind(JSON_NAME, f"{_HERE}.numpy_engine", "open_numpy", "pip install edgeseq"),
 }

@@ -31,6 +31,7 @@ from edgeseq.devices.engines.base import (
     frame_width,
     initial_state,
 )
+from edgeseq.devices.engines.integers import check_scales, check_unquantized, count_matmuls
 from edgeseq.errors import GateFailed, InputError, Unsupported
 from edgeseq.folder import MODEL_FILES, NEXT_STATE, SIGNATURE, STATE, Folder, X, Y
 
@@ -73,7 +74,10 @@ def _open(folder: Folder, name: str, module: str, install: str, *, builtin: bool
     facts: Facts = {"runtime": package, "version": _version(package), "threads": 1}
     if hasattr(interpreter, "_get_ops_details"):  # not public: a runtime may come without it
         partitions, outside = partition_counts(interpreter)
+        integer, float_ = count_matmuls(interpreter)
         facts.update(xnnpack_partitions=partitions, ops_outside_xnnpack=outside)
+        facts.update(integer_matmuls=integer, float_matmuls=float_)
+        check_scales(file, interpreter)
     return _bind(folder, name, interpreter, indices, facts)
 
 
@@ -143,6 +147,7 @@ def _indices(file: Path, folder: Folder, interpreter: Any) -> dict[str, int]:
     del runner
     tensors = {key: (np.dtype(d["dtype"]).name, tuple(int(n) for n in d["shape"])) for key, d in details.items()}
     check_tensors(file, folder.manifest, tensors)
+    check_unquantized(file, details)
     return {key: int(detail["index"]) for key, detail in details.items()}
 
 

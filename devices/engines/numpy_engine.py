@@ -22,10 +22,11 @@ from edgeseq.folder import Folder
 from edgeseq.manifest import Manifest
 from edgeseq.program import Program, interpret
 from edgeseq.program.graph import JSON_NAME
+from edgeseq.program.interpret import Watch
 
 
-def open_numpy(folder: Folder) -> Engine:
-    """The step program of a folder, in numpy.
+def open_numpy(folder: Folder, watch: Watch | None = None) -> Engine:
+    """The step program of a folder, in numpy; ``watch`` is shown every node and its inputs before it runs.
 
     Raises:
         InputError, GateFailed: the folder holds no program, or one that is not the manifest's.
@@ -33,7 +34,7 @@ def open_numpy(folder: Folder) -> Engine:
     folder.file(JSON_NAME)
     program = Program.read(folder.path)
     check_program(folder, program)
-    return _bind(folder.manifest, program)
+    return _bind(folder.manifest, program, watch)
 
 
 def check_program(folder: Folder, program: Program) -> None:
@@ -69,10 +70,10 @@ def pack(manifest: Manifest, states: dict[str, Floats]) -> Floats:
     return packed
 
 
-def _bind(manifest: Manifest, program: Program) -> Engine:
+def _bind(manifest: Manifest, program: Program, watch: Watch | None) -> Engine:
     width, size = frame_width(manifest), manifest.state_size
     frame, values = frame_buffer(width)
-    compute = interpret(program)
+    compute = interpret(program, watch)
     # Packed only when somebody asks: packing after every step would cost as much as a small model.
     states = unpack(manifest, program, initial_state(manifest))
 

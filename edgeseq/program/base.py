@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from edgeseq.errors import InputError
-from edgeseq.program.graph import Array, Attribute, Shape, Value
+from edgeseq.program.graph import Array, Attribute, Quantization, Shape, Value
 
 Attributes = Mapping[str, Attribute]
 
@@ -23,6 +23,9 @@ class OnnxGraph(Protocol):
     def shape(self, handle: str) -> Shape:
         """The shape of a program value's handle."""
 
+    def array(self, handle: str) -> Array:
+        """The content of a stored tensor."""
+
 
 class TfliteGraph(Protocol):
     """What an operator may ask of the TFLite writer. A handle is a tensor's index."""
@@ -37,6 +40,7 @@ class TfliteGraph(Protocol):
         shape: Shape,
         *,
         dtype: str = "float32",
+        quantization: Quantization | None = None,
         options: str = "",
         version: int = 1,
         **fields: Any,
@@ -45,6 +49,12 @@ class TfliteGraph(Protocol):
 
     def shape(self, handle: int) -> Shape:
         """The shape of a tensor."""
+
+    def array(self, handle: int) -> Array:
+        """The content of a stored tensor."""
+
+    def quantized(self, handle: int, scales: Array) -> int:
+        """A stored tensor of integers as one with a scale (n) for each row of its first axis, and zero points 0."""
 
 
 class Operator:
@@ -74,10 +84,26 @@ class Operator:
 
     def dtype(self, inputs: Sequence[Value]) -> str:
         """The dtype of the result; float32 unless the operator says otherwise."""
-        for value in inputs:
-            if value.dtype != "float32":
-                raise ValueError(f"input {value.name} is {value.dtype}, float32 is needed")
+        self.need(inputs, *["float32"] * len(inputs))
         return "float32"
+
+    @staticmethod
+    def need(inputs: Sequence[Value], *dtypes: str) -> None:
+        """Refuse inputs of other dtypes than those given, with a ValueError."""
+        for value, dtype in zip(inputs, dtypes, strict=True):
+            if value.dtype != dtype:
+                raise ValueError(f"input {value.name} is {value.dtype}, {dtype} is needed")
+
+    def reads(self, attributes: Attributes) -> Quantization | None:
+        """How the first input is read, where it is int8."""
+        return None
+
+    def makes(self, attributes: Attributes) -> Quantization | None:
+        """How the result is to be read, where it is int8."""
+        return None
+
+    def check_constants(self, inputs: Sequence[Array | None], attributes: Attributes) -> None:
+        """Refuse constants whose values do not fit, with a ValueError; inputs that are no constants are None."""
 
     def shape(self, shapes: Sequence[Shape], attributes: Attributes) -> Shape:
         """Shape of the result; ValueError where the inputs do not fit."""

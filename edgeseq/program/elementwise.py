@@ -145,6 +145,7 @@ OPERATORS: tuple[Operator, ...] = (
     Unary("exp", "y = eˣ.", np.exp, "Exp", "EXP"),
     Unary("log", "y = ln x.", np.log, "Log", "LOG"),
     Unary("sqrt", "y = √x.", np.sqrt, "Sqrt", "SQRT"),
+    Unary("round", "y = x rounded to a whole number, half to even.", np.rint, "Round", "ROUND"),
     Unary("relu", "y = max(x, 0).", lambda x: np.maximum(x, x.dtype.type(0)), "Relu", "RELU"),
     Unary("sigmoid", "y = 1 / (1 + e⁻ˣ).", _sigmoid, "Sigmoid", "LOGISTIC"),
     Unary("tanh", "y = tanh x.", np.tanh, "Tanh", "TANH"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -42,6 +42,13 @@ class Value(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+
+class Quantization(NamedTuple):
+    """How an int8 value q is read: it stands for ``(q - zero) * scale``."""
+
+    scale: float
+    zero: int
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -116,6 +123,10 @@ class Program:
         known.update((name, Value(name, array.shape, str(array.dtype))) for name, array in self.constants.items())
         if len(known) != 1 + len(self.states) + len(self.constants):
             raise InputError("step program: an input, a state and a constant share a name")
+        for value in (self.x, *(state.before for state in self.states)):
+            if value.dtype != "float32":
+                raise InputError(f"step program: {value.name!r} is {value.dtype}; a frame and states are float32")
+        made: dict[str, Quantization | None] = {}
         for node in self.nodes:
             where = f"step program: node {node.output.name!r} ({node.operator})"
             if node.output.name in known:
@@ -123,13 +134,15 @@ class Program:
             missing = [name for name in node.inputs if name not in known]
             if missing:
                 raise InputError(f"{where} reads {missing[0]!r}, which no earlier node gives")
-            shape, dtype = _infer(node.operator, node.inputs, node.attributes, known, self.constants)
+            shape, dtype, quantization = _infer(
+                node.operator, node.inputs, node.attributes, known, self.constants, made
+            )
             if (shape, dtype) != (node.output.shape, node.output.dtype):
                 raise InputError(
                     f"{where} says its result is {node.output.dtype}{list(node.output.shape)}, "
                     f"but the operator gives {dtype}{list(shape)}"
                 )
-            known[node.output.name] = node.output
+            known[node.output.name], made[node.output.name] = node.output, quantization
         for state in self.states:
             after = known.get(state.after)
             if after is None or (after.shape, after.dtype) != (state.before.shape, state.before.dtype):
@@ -149,7 +162,7 @@ class Program:
         constants = tuple(Value(name, array.shape, str(array.dtype)) for name, array in self.constants.items())
         document = _StepFile(FORMAT_VERSION, self.x, self.y, self.states, self.nodes, constants)
         (folder / JSON_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-        save_file({name: np.ascontiguousarray(a) for name, a in self.constants.items()}, folder / CONSTANTS_NAME)
+        save_file({name: np.asarray(a, order="C") for name, a in self.constants.items()}, folder / CONSTANTS_NAME)
 
     @classmethod
     def read(cls, folder: Path) -> Program:
@@ -188,8 +201,13 @@ def _infer(
     attributes: Mapping[str, Attribute],
     known: Mapping[str, Value],
     constants: Mapping[str, Array],
-) -> tuple[Shape, str]:
-    """Shape and dtype of ``name(inputs)``; InputError where they do not fit, or where a constant is needed."""
+    made: Mapping[str, Quantization | None],
+) -> tuple[Shape, str, Quantization | None]:
+    """Shape, dtype and, for int8, quantization of ``name(inputs)``; ``made`` are the quantizations so far.
+
+    Raises:
+        InputError: they do not fit, a constant is needed, or an int8 value is read otherwise than it was made.
+    """
     from edgeseq.program.operators import operator
 
     entry = operator(name)
@@ -198,7 +216,19 @@ def _infer(
             raise InputError(
                 f"operator {name}: input {position}, {inputs[position]!r}, must be a constant of the model"
             )
-    return entry.infer([known[value] for value in inputs], attributes)
+    shape, dtype = entry.infer([known[value] for value in inputs], attributes)
+    try:
+        entry.check_constants([constants.get(value) for value in inputs], attributes)
+    except ValueError as error:
+        raise InputError(f"operator {name} does not fit its constants {', '.join(inputs[1:])}: {error}") from None
+    reads = entry.reads(attributes)
+    if reads is not None and made.get(inputs[0]) != reads:
+        was = made.get(inputs[0])
+        origin = f"was made with scale {was.scale}, zero point {was.zero}" if was else "has no scale"
+        raise InputError(
+            f"operator {name} reads {inputs[0]!r} with scale {reads.scale}, zero point {reads.zero}, but it {origin}"
+        )
+    return shape, dtype, entry.makes(attributes)
 
 
 class Builder:
@@ -211,6 +241,7 @@ class Builder:
         self.constants: dict[str, Array] = {}
         self.values: dict[str, Value] = {value.name: value for value in [x, *states]}
         self.origin = ""
+        self._made: dict[str, Quantization | None] = {}
 
     def constant(self, name: str, array: Array) -> str:
         """Add a constant and return its name: an equal one of the same name is shared, another gets a number."""
@@ -226,14 +257,22 @@ class Builder:
         return unique
 
     def add(self, name: str, *inputs: str, **attributes: Attribute) -> str:
-        """Append ``operator(inputs)`` and return the name of its result."""
-        shape, dtype = _infer(name, inputs, attributes, self.values, self.constants)
+        """Append ``operator(inputs)`` and return the name of its result.
+
+        What :func:`edgeseq.program.quantized.existing` finds in the program already is not computed again.
+        """
+        from edgeseq.program.quantized import existing
+
+        shape, dtype, quantization = _infer(name, inputs, attributes, self.values, self.constants, self._made)
+        found = existing(name, inputs, attributes, self.nodes)
+        if found is not None:
+            return found
         number = len(self.nodes)
         while f"{name}_{number}" in self.values:  # a weight or a state of the model may be called so
             number += 1
         output = Value(f"{name}_{number}", shape, dtype)
         self.nodes.append(Node(name, inputs, output, attributes, self.origin))
-        self.values[output.name] = output
+        self.values[output.name], self._made[output.name] = output, quantization
         return output.name
 
     def finish(self, y: str, after: dict[str, str], initial: Mapping[str, float] | None = None) -> Program:

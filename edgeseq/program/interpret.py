@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
-from edgeseq.program.graph import Array, Program
+from edgeseq.program.graph import Array, Node, Program
 from edgeseq.program.operators import operator
 
 Step = Callable[[Array, Mapping[str, Array]], tuple[Array, dict[str, Array]]]
+Watch = Callable[[Node, Sequence[Array]], None]
 
 
-def interpret(program: Program) -> Step:
+def interpret(program: Program, watch: Watch | None = None) -> Step:
     """A function ``(x (1, C), states) -> (y (1, K), next states)`` that runs the program node by node.
 
-    It keeps nothing between calls, and the arrays it returns are never those it was given.
+    It keeps nothing between calls, and the arrays it returns are never those it was given. ``watch`` is shown each
+    node with its inputs before it runs.
     """
-    calls = [(partial(operator(n.operator).run, **n.attributes), n.inputs, n.output.name) for n in program.nodes]
+    calls = [(_call(node, watch), node.inputs, node.output.name) for node in program.nodes]
     constants = dict(program.constants)
     x_name, y_name = program.x.name, program.y
     after = [(state.name, state.after) for state in program.states]
@@ -28,3 +31,16 @@ def interpret(program: Program) -> Step:
         return values[y_name].copy(), {name: values[source].copy() for name, source in after}
 
     return step
+
+
+def _call(node: Node, watch: Watch | None) -> Callable[..., Array]:
+    run: Callable[..., Array] = partial(operator(node.operator).run, **node.attributes)
+    if watch is None:
+        return run
+    see = watch
+
+    def watched(*inputs: Any) -> Array:
+        see(node, inputs)
+        return run(*inputs)
+
+    return watched

@@ -2,7 +2,7 @@
 
 One operator is one small definition: what it computes (numpy), the shape and type of its result, its ONNX nodes, its
 TFLite operators, and what it costs. A model that needs another one is refused by name; a new operator is one more
-class in one of the four rooms below and one more example in the tests.
+class in one of the rooms below and one more example in the tests.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from edgeseq.program.base import Operator
 @cache
 def operators() -> Mapping[str, Operator]:
     """All operators by name, in the order of the documentation."""
-    from edgeseq.program import elementwise, layout, linear, reduce
+    from edgeseq.program import elementwise, layout, linear, quantized, reduce
 
-    rooms = (linear, elementwise, layout, reduce)
+    rooms = (linear, elementwise, layout, reduce, quantized)
     return {entry.name: entry for room in rooms for entry in room.OPERATORS}
 
 

@@ -1,7 +1,8 @@
 """Every operator alone: its numpy meaning against torch, and against the files that are written from it.
 
 ``EXAMPLES`` has one entry per operator; a new operator needs one more. The further inputs of an operator are states
-that pass through a step unchanged; an operator of one input has a state that becomes the answer.
+that pass through a step unchanged; an operator of one input has a state that becomes the answer. An int8 input is made
+by quantizing a frame that holds its very values, and an int8 answer is dequantized.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ few = settings(max_examples=15, deadline=None, derandomize=True, suppress_health
 Draw = Any  # hypothesis's draw
 Shape = tuple[int, ...]
 SMALLEST = 2.0**-126  # below it engines may flush to zero
+GRIDS = {
+    "quantize": ("", ""),
+    "dequantize": ("", ""),
+    "qlinear": ("x_", "y_"),
+}  # attributes of the int8 input and result
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,53 @@ def reduce_case(draw: Draw) -> Case:
     return Case((x,), attributes={"axes": sorted(draw(st.sets(st.integers(0, x.ndim - 1), min_size=1)))})
 
 
+def scales(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high, width=32) | st.sampled_from([0.25, 0.5, 1.0, 2.0])  # whole numbers lie on half steps
+
+
+zeros = st.integers(-128, 127)
+
+
+def round_case(draw: Draw) -> Case:
+    x = tensor(draw, draw(frame_shapes()))
+    return Case((np.rint(2 * x) / 2 if draw(st.booleans()) else x,))  # half of them on half steps
+
+
+def quantize_case(draw: Draw) -> Case:
+    x = tensor(draw, draw(frame_shapes()), -300, 300)
+    return Case((x,), attributes={"scale": draw(scales(2**-6, 8)), "zero": draw(zeros)})
+
+
+def dequantize_case(draw: Draw) -> Case:
+    q = draw(arrays(np.int8, draw(frame_shapes())))
+    return Case((q,), attributes={"scale": draw(scales(2**-20, 2**20)), "zero": draw(zeros)})
+
+
+def qlinear_case(draw: Draw) -> Case:
+    shape, out = draw(frame_shapes()), draw(st.integers(1, 9))
+    x = draw(arrays(np.int8, shape))
+    weight = draw(arrays(np.int8, (out, shape[-1]), elements=st.integers(-127, 127)))
+    bias = draw(arrays(np.int32, (out,), elements=st.integers(-30000, 30000)))
+    weight_scale = draw(arrays(np.float32, (out,), elements=st.floats(2**-10, 2**-4, width=32)))
+    x_scale, steps = draw(scales(2**-6, 8)), draw(st.floats(2**4, 2**11, width=32))
+    y_scale = float(np.float32(x_scale * weight_scale.max() * steps))
+    grids = {"x_scale": x_scale, "x_zero": draw(zeros), "y_scale": y_scale, "y_zero": draw(zeros)}
+    return Case((x, weight, bias, weight_scale), 3, grids)
+
+
+def torch_quantize(x: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
+    fake = torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)  # what is trained with
+    return (torch.round(fake / scale) + zero).to(torch.int8)
+
+
+def torch_qlinear(
+    x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, s: torch.Tensor, x_scale: float, x_zero: int, **y: Any
+) -> torch.Tensor:
+    total = (x.int() - x_zero) @ w.int().T + b  # an int32 product, where numpy's is of doubles
+    scaled = total.float() * (x_scale * s / y["y_scale"])
+    return (torch.round(scaled) + y["y_zero"]).clamp(-128, 127).to(torch.int8)
+
+
 def reduced(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return lambda x, axes: function(x, axes, keepdim=True)
 
@@ -153,6 +206,7 @@ EXAMPLES: dict[str, Example] = {
     "exp": Example(of_one(-80, 80), torch.exp, 1e-5),  # XNNPACK's error grows with |x|: 2e-6 at 29
     "log": Example(of_one(2.0**-100, 1e30), torch.log, 1e-6),
     "sqrt": Example(of_one(0, 1e30), torch.sqrt, 2e-7),
+    "round": Example(round_case, torch.round),
     "relu": Example(of_one(-1e30, 1e30), torch.relu),
     "sigmoid": Example(of_one(-1e4, 1e4), torch.sigmoid, 1e-6),
     "tanh": Example(of_one(-1e4, 1e4), torch.tanh, 1e-6),
@@ -170,6 +224,9 @@ EXAMPLES: dict[str, Example] = {
         layer_norm_case, lambda x, g, b, epsilon: functional.layer_norm(x, x.shape[-1:], g, b, epsilon), 5e-6
     ),
     "softmax": Example(of_one(-1e4, 1e4), lambda x: torch.softmax(x, -1), 1e-6),
+    "quantize": Example(quantize_case, torch_quantize),
+    "dequantize": Example(dequantize_case, lambda q, scale, zero: (q.float() - zero) * scale),
+    "qlinear": Example(qlinear_case, torch_qlinear),
 }
 
 
@@ -177,10 +234,10 @@ def program_of(name: str, case: Case) -> Program:
     """A program of this operator alone; a truth value is made by a comparison before, or a choice of 1 and 0 after."""
     count = len(case.inputs) - case.constants
     runtime = ["x", *(f"input.{i}" for i in range(1, count))]
-    states = [Value(key, a.shape) for key, a in zip(runtime[1:], case.inputs[1:], strict=False)]
+    states = [Value(key, a.shape) for key, a in zip(runtime[1:], case.inputs[1:count], strict=True)]
     shape, dtype = operator(name).infer(
         [
-            Value(str(i), a.shape, "bool" if name == "where" and i == 0 else "float32")
+            Value(str(i), a.shape, "bool" if name == "where" and i == 0 else str(a.dtype))
             for i, a in enumerate(case.inputs)
         ],
         case.attributes,
@@ -190,10 +247,26 @@ def program_of(name: str, case: Case) -> Program:
     inputs = [*runtime, *constants]
     if name == "where":
         inputs[0] = builder.add("greater", "x", builder.constant("zero", np.float32([0])))
+    if case.inputs[0].dtype == np.int8:
+        inputs[0] = builder.add("quantize", "x", **grid(name, case, 0))
     y = builder.add(name, *inputs, **case.attributes)
     if dtype == "bool":
         y = builder.add("where", y, builder.constant("one", np.float32([1])), builder.constant("none", np.float32([0])))
+    if dtype == "int8":
+        y = builder.add("dequantize", y, **grid(name, case, 1))
     return builder.finish(y, {state.name: state.name for state in states} or {"last": y})
+
+
+def grid(name: str, case: Case, which: int) -> dict[str, Any]:
+    """The scale and zero point of an operator's int8 input (0) or result (1)."""
+    prefix = GRIDS[name][which]
+    return {key: case.attributes[prefix + key] for key in ("scale", "zero")}
+
+
+def frame_of(name: str, case: Case) -> np.ndarray:
+    """The frame that gives the operator its first input."""
+    x = case.inputs[0]
+    return operator("dequantize").run(x, **grid(name, case, 0)) if x.dtype == np.int8 else x
 
 
 def states_of(program: Program, case: Case) -> dict[str, np.ndarray]:
@@ -203,13 +276,24 @@ def states_of(program: Program, case: Case) -> dict[str, np.ndarray]:
 
 def says(name: str, case: Case, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
     """The operator's numpy meaning, and the size of its terms: the same over absolute values where it sums."""
-    inputs = [a.astype(dtype) for a in case.inputs]
+    inputs = [a.astype(dtype) if a.dtype == np.float32 else a for a in case.inputs]
     run = operator(name).run
     if name == "where":
         inputs[0] = inputs[0] > 0
     found = np.asarray(run(*inputs, **case.attributes))
     summed = name in ("linear", "sum", "mean")
     return found, run(*map(np.abs, inputs), **case.attributes) if summed else np.abs(found.astype(dtype))
+
+
+def assert_steps(name: str, engine: str, case: Case, found: np.ndarray, expected: np.ndarray) -> None:
+    """Integer values are equal, bit for bit; LiteRT's own kernels are one step off at most, and dequantize loosely."""
+    assert found.shape == expected.shape
+    if engine != "litert-builtin":
+        np.testing.assert_array_equal(found, expected)
+    steps = (found - expected) / np.float32(grid(name, case, 1)["scale"])
+    assert np.abs(np.rint(steps)).max() <= (engine == "litert-builtin" and name != "dequantize")
+    # q · scale - zero · scale in one fused step, from eight values on
+    assert np.abs(steps - np.rint(steps)).max() <= 1e-4
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, size: np.ndarray, tolerance: float) -> None:
@@ -223,14 +307,16 @@ def test_every_operator_has_an_example():
     assert list(EXAMPLES) == list(operators())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, d) for name in EXAMPLES for d in ("float32", "float64") if d == "float32" or name not in GRIDS],
+)
 @few
 @given(data=st.data())
 def test_numpy_meaning_is_torchs(name, dtype, data):
     case = EXAMPLES[name].draw(data.draw)
     expected, size = says(name, case, np.dtype(dtype).type)
-    inputs = [torch.from_numpy(a.astype(dtype)) for a in case.inputs]
+    inputs = [torch.from_numpy(a.astype(dtype) if a.dtype == np.float32 else a) for a in case.inputs]
     if name == "where":
         inputs[0] = inputs[0] > 0
     found = EXAMPLES[name].torch(*inputs, **case.attributes).numpy()
@@ -247,9 +333,12 @@ def test_numpy_meaning_is_torchs(name, dtype, data):
 def test_written_file_computes_the_numpy_meaning(name, file_engine, run_file, data):
     case = EXAMPLES[name].draw(data.draw)
     program = program_of(name, case)
-    x, states = case.inputs[0], states_of(program, case)
+    x, states = frame_of(name, case), states_of(program, case)
     expected, following = interpret(program)(x, states)
     y, found = run_file(program, file_engine, x, states)
+    if name in GRIDS:
+        assert_steps(name, file_engine, case, y, expected)
+        return
     _, size = says(name, case)
     assert_close(y, expected, size, EXAMPLES[name].tolerance)
     for key, array in following.items():

@@ -38,6 +38,8 @@ def with_node(extra: Node) -> Program:
 
 # -- shapes ---------------------------------------------------------------------------------------------------------
 
+GRID = {"scale": 0.5, "zero": 0}
+GRIDS = {"x_scale": 0.5, "x_zero": 0, "y_scale": 0.5, "y_zero": 0}
 REFUSED = {
     "relu": ([(1, 2), (1, 2)], {}),
     "add": ([(1, 2), (1, 3)], {}),
@@ -52,6 +54,9 @@ REFUSED = {
     "transpose": ([(1, 4)], {"axes": [0, 0]}),
     "sum": ([(1, 4)], {"axes": [2]}),
     "mean": ([(1, 4)], {"axes": []}),
+    "quantize": ([(1, 4), (1, 4)], GRID),
+    "dequantize": ([], GRID),
+    "qlinear": ([(1, 3), (4, 2), (4,), (4,)], GRIDS),
 }
 MORE_REFUSED = [
     ("linear", [(1, 3), (4, 3), (3,)], {}),
@@ -69,6 +74,9 @@ MORE_REFUSED = [
     ("transpose", [(1, 4)], {"axes": [1, 0, 2]}),
     ("sum", [(1, 4)], {"axes": [1, 1]}),
     ("where", [(1, 4), (1, 4), (1, 4)], {}),
+    ("qlinear", [(1, 3), (4, 3), (3,), (4,)], GRIDS),
+    ("qlinear", [(1, 3), (4, 3), (4,), (1,)], GRIDS),
+    ("qlinear", [(1, 3), (4, 3), (4,)], GRIDS),
 ]
 
 
@@ -90,9 +98,11 @@ def test_an_operator_refuses_an_attribute_that_it_does_not_have(name):
 def test_an_operator_refuses_a_truth_value_as_a_number(name):
     entry = operator(name)
     shapes: dict[str, list[tuple[int, ...]]] = {"linear": [(1, 2), (2, 2)], "layer_norm": [(1, 2), (2,), (2,)]}
+    shapes["qlinear"] = [(1, 2), (2, 2), (2,), (2,)]
     given = {"axis": 1, "start": 0, "stop": 1, "axes": [0, 1], "shape": [2], "epsilon": 1e-5}
+    given.update((f"{prefix}{key}", value) for prefix in ("", "x_", "y_") for key, value in GRID.items())
     attributes = {key: given[key] for key in entry.accepts}
-    for count in (1, 2, 3):
+    for count in (1, 2, 3, 4):
         values = [
             Value(f"v{i}", s, "bool" if i == 0 else "float32") for i, s in enumerate(shapes.get(name, [(1, 2)] * count))
         ]
@@ -153,6 +163,15 @@ def test_a_state_that_does_not_become_a_value_like_itself_is_refused(after):
     program = with_node(Node("greater", ("cell.m", "decay"), Value("truth", (1, 4), "bool")))
     with pytest.raises(InputError, match=r"state 'cell\.m' does not become"):
         replace(program, states=(State(program.states[0].before, after),)).check()
+
+
+def test_a_frame_or_a_state_that_is_no_float32_is_refused():
+    program = leaky()
+    with pytest.raises(InputError, match="'x' is int8; a frame and states are float32"):
+        replace(program, x=Value("x", (1, 3), "int8")).check()
+    counts = State(Value("count", (1, 1), "int32"), "count")
+    with pytest.raises(InputError, match="'count' is int32; a frame and states are float32"):
+        replace(program, states=(*program.states, counts)).check()
 
 
 @pytest.mark.parametrize("y", ["nothing", "truth"])
