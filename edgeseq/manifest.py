@@ -95,8 +95,9 @@ class Stage(msgspec.Struct, frozen=True):
 class Link(msgspec.Struct, frozen=True):
     """One link of the proof: two forms of the model, how far apart they were, and what was allowed.
 
-    ``error`` and ``tolerance`` are relative to max(1, largest reference value); ``agreement`` is the share of frames
-    with the same argmax, where the link runs freely with its own carried state.
+    ``error`` and ``tolerance`` are relative to max(1, largest reference value) where the ``gate`` is "values", shares of
+    frames with another argmax where it is "answers", and numbers of missing operators where it is "count".
+    ``agreement`` is the share of frames with the same argmax, where the link runs freely with its own carried state.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Link(msgspec.Struct, frozen=True):
     agreement: float | None = None
     slope: float | None = None
     note: str = ""
+    gate: str = "values"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

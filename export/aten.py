@@ -1,4 +1,4 @@
-"""How each operator of a captured graph is said in the step program's own: one small rule per ATen operator.
+"""How each operator of a captured graph is said in the step program's own: one small rule per operator.
 
 A rule gets the builder, the node's arguments (names of values for tensors, Python values for the rest) and returns the
 name of the result, or a list of names where ATen returns several tensors.
@@ -256,6 +256,29 @@ def _to(b: Builder, x: str, *_: Any, dtype: Any = None, **__: Any) -> str:
     return _where(b, x, 1.0, 0.0) if b.values[x].dtype == "bool" else x
 
 
+def _quantize(b: Builder, x: str, scale: float, zero: int) -> str:
+    return b.add("quantize", x, scale=scale, zero=zero)
+
+
+def _dequantize(b: Builder, q: str, scale: float, zero: int) -> str:
+    return b.add("dequantize", q, scale=scale, zero=zero)
+
+
+def _qlinear(
+    b: Builder,
+    x: str,
+    weight: str,
+    bias: str,
+    weight_scale: str,
+    x_scale: float,
+    x_zero: int,
+    y_scale: float,
+    y_zero: int,
+) -> str:
+    parameters = {"x_scale": x_scale, "x_zero": x_zero, "y_scale": y_scale, "y_zero": y_zero}
+    return b.add("qlinear", x, weight, bias, weight_scale, **parameters)
+
+
 RULES: dict[str, Rule] = {
     "linear": _linear, "matmul": _matmul, "mm": _matmul, "addmm": _addmm,
     "add": _binary("add"), "sub": _binary("sub"), "mul": _binary("mul"), "div": _binary("div"),
@@ -263,7 +286,8 @@ RULES: dict[str, Rule] = {
     "minimum": _binary("minimum"), "maximum": _binary("maximum"),
     "neg": _unary("neg"), "abs": _unary("abs"), "exp": _unary("exp"), "log": _unary("log"), "sqrt": _unary("sqrt"),
     "rsqrt": _rsqrt, "reciprocal": _reciprocal, "pow": _pow, "square": lambda b, x: b.add("mul", x, x),
-    "relu": _unary("relu"), "sigmoid": _unary("sigmoid"), "tanh": _unary("tanh"), "gelu": _gelu, "silu": _silu,
+    "round": _unary("round"), "relu": _unary("relu"), "sigmoid": _unary("sigmoid"), "tanh": _unary("tanh"),
+    "gelu": _gelu, "silu": _silu,
     "glu": _glu, "leaky_relu": _leaky_relu, "clamp": _clamp, "clamp_min": _clamp, "hardtanh": _hardtanh,
     "gt": _compare("greater", swap=False), "lt": _compare("greater", swap=True),
     "ge": _compare("greater_equal", swap=False), "le": _compare("greater_equal", swap=True), "where": _where,
@@ -273,4 +297,5 @@ RULES: dict[str, Rule] = {
     "cat": _cat, "stack": _stack, "unsqueeze": _unsqueeze, "squeeze": _squeeze, "permute": _permute,
     "transpose": _transpose, "t": lambda b, x: _transpose(b, x, 0, 1), "expand": _expand,
     "view": _reshape, "_unsafe_view": _reshape, "clone": _same, "detach": _same, "alias": _same, "_to_copy": _to,
+    "edgeseq::quantize": _quantize, "edgeseq::dequantize": _dequantize, "edgeseq::qlinear": _qlinear,
 }  # fmt: skip

@@ -22,6 +22,7 @@ from edgeseq.models.store import initial_values
 from edgeseq.program import Builder, Program, Value, interpret
 
 CHECK_TOLERANCE = 1e-5
+_INTEGERS = (torch.int8, torch.int32)  # of quantized layers; everything else is float32
 _DROPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
 
 
@@ -117,7 +118,9 @@ def _named(graph_name: str, builder: Builder, names: dict[str, Any], tensors: di
     name = names[graph_name]
     if not isinstance(name, _Constant):
         return name
-    return builder.constant(str(name), tensors[graph_name].to(torch.float32).numpy().copy())
+    tensor = tensors[graph_name]
+    kept = tensor if tensor.dtype in _INTEGERS else tensor.to(torch.float32)
+    return builder.constant(str(name), kept.numpy().copy())
 
 
 class _Constant(str):
@@ -134,7 +137,8 @@ def _compute(node: torch.fx.Node, tensors: dict[str, torch.Tensor]) -> Any:
 def _apply(node: torch.fx.Node, builder: Builder, names: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
     target = node.target
     operator = target.__name__.split(".")[0] if callable(target) else str(target)
-    rule = RULES.get(operator) if getattr(target, "namespace", "") == "aten" else None
+    namespace = getattr(target, "namespace", "")
+    rule = RULES.get(operator if namespace == "aten" else f"{namespace}::{operator}")
     where = f"operator {operator!r} of module {builder.origin or 'the model'!r}"
     if rule is None:
         raise Unsupported(f"{where} is not in the step program's set; write it with the operators of docs/operators.md")

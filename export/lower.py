@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from edgeseq.export.integer import with_integers
 from edgeseq.models.contract import State, StreamingModel
 
 
@@ -30,6 +31,7 @@ class StepForm(nn.Module):
 
 
 def lower(model: StreamingModel) -> StepForm:
-    """The step form of a trained model. The model itself is left as it is."""
-    form = StepForm(copy.deepcopy(model)).to(torch.float32).eval()
+    """The step form of a trained model, quantized layers in integers. The model itself is left as it is."""
+    form = StepForm(copy.deepcopy(model).to(torch.float32)).eval()
+    with_integers(form)
     return form.requires_grad_(False)

@@ -1,1 +1,1 @@
-"""A model folder in, a smaller one out. Nothing is here yet."""
+"""A model folder in, a smaller one out: distillation and quantization."""

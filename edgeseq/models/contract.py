@@ -6,12 +6,37 @@ Shape letters: B batch, T frames, C input channels, K outputs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How a linear map stands in its model, for whoever compresses it.
+
+    ``rectified``: a ReLU comes next, so that only the positive part of the answer counts. ``follows``: the map whose
+    answer (after that ReLU) is this one's input, as it is and all of it. ``reads``: the store whose state is.
+    """
+
+    rectified: bool = False
+    follows: str = ""
+    reads: str = ""
+
+
+class Store(nn.Identity):
+    """Where a layer keeps its state between steps: as it is. Compression puts a rounding in its place.
+
+    ``shape`` is that of the scales of such a rounding: the last axes of the state, or () for one scale.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.shape = shape
 
 
 class StreamingModel(nn.Module, ABC):
@@ -44,6 +69,10 @@ class StreamingModel(nn.Module, ABC):
         """Standardize ``x (..., C)``."""
         return (x - self.input_mean) * self.input_scale
 
+    def projections(self) -> dict[str, Projection]:
+        """The model's linear maps by name: what may be quantized or pruned. A family adds what it knows of them."""
+        return {name: Projection() for name, module in self.named_modules() if isinstance(module, nn.Linear)}
+
     @abstractmethod
     def initial_state(self, batch: int) -> State:
         """The state of ``batch`` streams that have not seen a frame, in the model's dtype and on its device."""
@@ -67,6 +96,12 @@ class StreamingModel(nn.Module, ABC):
             y, state = self.step(x[:, t], state)
             answers.append(y)
         return torch.stack(answers, 1), state
+
+
+def fixed(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A linear map for a loop over frames: what it would compute of its weights at every call is computed once."""
+    prepare: Callable[[], Callable[[Tensor], Tensor]] | None = getattr(layer, "fixed", None)
+    return prepare() if prepare else layer
 
 
 def parameter_count(model: nn.Module) -> int:

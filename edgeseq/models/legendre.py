@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from edgeseq.errors import InputError
+from edgeseq.models.contract import Store
 
 CHUNK = 32  # frames computed in one product; about the fastest from Q = 6 to 32 on two cores
 
@@ -48,6 +49,7 @@ class LegendreMemory(nn.Module):
         a, b = discretize(order, theta)
         self.register_buffer("A", a.to(torch.get_default_dtype()))
         self.register_buffer("B", b.to(torch.get_default_dtype()))
+        self.store: nn.Module = Store((order,))
 
     def initial_state(self, batch: int) -> Tensor:
         """Zeros ``(B, C, Q)``."""
@@ -55,14 +57,18 @@ class LegendreMemory(nn.Module):
 
     def step(self, u: Tensor, m: Tensor) -> Tensor:
         """``u (B, C)``, ``m (B, C, Q)`` to the next ``m (B, C, Q)``."""
-        return linear(m, self.A) + u[..., None] * self.B
+        kept: Tensor = self.store(linear(m, self.A) + u[..., None] * self.B)
+        return kept
 
     def forward(self, u: Tensor, m: Tensor) -> Tensor:
         """``u (B, T, C)`` from ``m (B, C, Q)`` to every ``m (B, T, C, Q)``.
 
         Chunks of L frames: within a chunk one product with the impulse response as a Toeplitz matrix, between chunks
-        the recurrence over L steps at once. Exact for any start, and all time goes into matrix products.
+        the recurrence over L steps at once. Exact for any start, and all time goes into matrix products. A memory that
+        is rounded after every step is not linear: it takes one step after the other.
         """
+        if not isinstance(self.store, Store):
+            return self._one_by_one(u, m)
         batch, frames, channels = u.shape
         chunks = -(-frames // CHUNK)
         u = pad(u, (0, 0, 0, chunks * CHUNK - frames))  # (B, NL, C)
@@ -79,6 +85,13 @@ class LegendreMemory(nn.Module):
         memory = inside + decayed.reshape(inside.shape)  # (N, B, C, L, Q)
         memory = memory.permute(1, 0, 3, 2, 4).reshape(batch, -1, channels, self.order)  # (B, NL, C, Q)
         return memory[:, :frames]
+
+    def _one_by_one(self, u: Tensor, m: Tensor) -> Tensor:
+        kept = []
+        for u_t in u.unbind(1):  # (B, C)
+            m = self.step(u_t, m)  # (B, C, Q)
+            kept.append(m)
+        return torch.stack(kept, 1)  # (B, T, C, Q)
 
     def _powers(self) -> Tensor:
         powers = self.A[None]  # (1, Q, Q)

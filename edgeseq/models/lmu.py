@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseq.errors import InputError
-from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.contract import Projection, State, StreamingModel
 from edgeseq.models.legendre import LegendreMemory
 
 
@@ -85,6 +85,15 @@ class Lmu(StreamingModel):
         self.blocks = cast("Sequence[LmuBlock]", nn.ModuleList(LmuBlock(*size) for size in sizes))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden[-1], output_size)
+
+    def projections(self) -> dict[str, Projection]:
+        known = super().projections()
+        known.update((f"blocks.{i}.mixer", Projection(rectified=True)) for i in range(len(self.blocks)))
+        readers = [*(f"blocks.{i}.encoder" for i in range(1, len(self.blocks))), "readout"]
+        for i, (block, reader) in enumerate(zip(self.blocks, readers, strict=True)):
+            if not block.residual:  # else the input is added, and nobody reads the mixer's answer as it is
+                known[reader] = Projection(follows=f"blocks.{i}.mixer")
+        return known
 
     def initial_state(self, batch: int) -> State:
         return {f"blocks.{i}.memory": block.memory.initial_state(batch) for i, block in enumerate(self.blocks)}

@@ -53,6 +53,12 @@ def presets() -> dict[str, Preset]:
             {"cell": "gru", "hidden": 96, "layers": 1, "dropout": 0.2, "timescale": 150.0},
             {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
         ),
+        "teacher": Preset(
+            "rnn",
+            "gated recurrent units: two layers of 64, to distill from",
+            {"cell": "gru", "hidden": 64, "layers": 2, "dropout": 0.2, "timescale": 150.0},
+            {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
+        ),
     }
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseq.errors import InputError
-from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.contract import Projection, State, Store, StreamingModel, fixed
 
 
 class GruCell(nn.Module):
@@ -34,6 +34,7 @@ class GruCell(nn.Module):
         self.from_hidden = nn.Linear(hidden, 3 * hidden)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+        self.store: nn.Module = Store()
         if timescale > 1:
             self._remember(timescale)
 
@@ -49,21 +50,34 @@ class GruCell(nn.Module):
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """``x (B, C)``, ``h (B, H)`` to the next ``h (B, H)``."""
-        size = self.hidden_size
-        a = self.from_input(x)  # (B, 3H)
-        b = self.from_hidden(h)  # (B, 3H)
+        return self._next(self.from_input(x), self.from_hidden(h), h)
+
+    def _next(self, a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+        size = self.hidden_size  # a, b (B, 3H)
         gates = torch.sigmoid(a[:, : 2 * size] + b[:, : 2 * size])  # (B, 2H)
         r, z = gates[:, :size], gates[:, size:]  # (B, H)
         n = torch.tanh(a[:, 2 * size :] + r * b[:, 2 * size :])  # (B, H)
-        return n + z * (h - n)  # (B, H): one product fewer than (1 - z) n + z h
+        kept: Tensor = self.store(n + z * (h - n))  # (B, H): one product fewer than (1 - z) n + z h
+        return kept
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        """``x (B, T, C)`` from ``h (B, H)`` to every ``h (B, T, H)``, by torch's fused kernel."""
+        """``x (B, T, C)`` from ``h (B, H)`` to every ``h (B, T, H)``: by torch's fused kernel in plain float."""
+        if not (isinstance(self.from_hidden, nn.Linear) and isinstance(self.store, Store)):
+            return self._one_by_one(x, h)
         weights = [self.from_input.weight, self.from_hidden.weight, self.from_input.bias, self.from_hidden.bias]
         # x (B, T, C), h (layers = 1, B, H); biases, layers, dropout, training, bidirectional, batch first
         y, _ = torch.ops.aten.gru.input(x, h[None], weights, True, 1, 0.0, False, False, True)
         hidden: Tensor = y
         return hidden
+
+    def _one_by_one(self, x: Tensor, h: Tensor) -> Tensor:
+        """Quantized or rounded: the input's part for all frames at once, the weights quantized once."""
+        a, project = self.from_input(x), fixed(self.from_hidden)  # (B, T, 3H)
+        kept = []
+        for a_t in a.unbind(1):
+            h = self._next(a_t, project(h), h)  # (B, H)
+            kept.append(h)
+        return torch.stack(kept, 1)  # (B, T, H)
 
 
 class Rnn(StreamingModel):
@@ -92,9 +106,16 @@ class Rnn(StreamingModel):
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden, output_size)
 
+    def projections(self) -> dict[str, Projection]:
+        known = super().projections()
+        above = [*(f"layers.{i}.from_input" for i in range(1, len(self.layers))), "readout"]
+        for i, reader in enumerate(above):
+            known[f"layers.{i}.from_hidden"] = known[reader] = Projection(reads=f"layers.{i}.store")
+        return known
+
     def initial_state(self, batch: int) -> State:
-        weight = self.readout.weight
-        return {f"layers.{i}.hidden": weight.new_zeros(batch, weight.shape[1]) for i in range(len(self.layers))}
+        like = self.input_mean
+        return {f"layers.{i}.hidden": like.new_zeros(batch, cell.hidden_size) for i, cell in enumerate(self.layers)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         h, following = self.normalize(x), {}  # (B, C)

@@ -11,12 +11,14 @@ from edgeseq.errors import InputError
 from edgeseq.folder import WEIGHTS_NAME, Folder
 from edgeseq.manifest import StateEntry, state_table
 from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import build
 
 
 def save_weights(model: StreamingModel, folder: Path) -> None:
     """Write the model's parameters and buffers as weights.safetensors."""
-    save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS_NAME)
+    # Copies: a quantizer that two layers share stands under both names, and a file has no two names for one tensor.
+    save_file({name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS_NAME)
 
 
 def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
@@ -30,6 +32,7 @@ def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
     model = build(
         manifest.family, len(manifest.input.channels), len(manifest.labels), dict(manifest.arguments), trust=trust
     )
+    with_precision(model, manifest.precision)
     try:
         model.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as error:

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from edgeseq.errors import Unsupported
 from edgeseq.export.aten import RULES
+from edgeseq.export.integer import IntegerLinear
+from edgeseq.models.quantized import QuantizedLinear
 from edgeseq.program import interpret
 
 aten = torch.ops.aten
@@ -55,6 +57,7 @@ SNIPPETS: dict[str, list[Snippet]] = {
     "reciprocal": [lambda x, h, m: torch.reciprocal(x.abs() + 1)],
     "pow": [lambda x, h, m: x**2, lambda x, h, m: x.abs() ** 0.5],
     "square": [lambda x, h, m: torch.square(x)],
+    "round": [lambda x, h, m: torch.round(3 * x)],
     "relu": [lambda x, h, m: torch.relu(x)],
     "sigmoid": [lambda x, h, m: torch.sigmoid(x)],
     "tanh": [lambda x, h, m: torch.tanh(x)],
@@ -142,6 +145,12 @@ SNIPPETS: dict[str, list[Snippet]] = {
     "detach": [lambda x, h, m: x.detach() + h],
     "alias": [lambda x, h, m: aten.alias(x) + h],
     "_to_copy": [lambda x, h, m: (x > h).to(torch.float32), lambda x, h, m: aten._to_copy(x, dtype=torch.float32) + h],
+    "edgeseq::quantize": [lambda x, h, m: m.integer(x)],
+    "edgeseq::qlinear": [
+        lambda x, h, m: m.integer(x),
+        lambda x, h, m: m.integer(torch.cat([m.integer(x), h], -1)[:, :6]),
+    ],
+    "edgeseq::dequantize": [lambda x, h, m: m.integer(h)],
 }  # fmt: skip
 
 
@@ -161,7 +170,11 @@ def parts() -> dict[str, object]:
         norm.running_var.uniform_(0.5, 2)
     layer_norm = nn.LayerNorm(6)
     nn.init.normal_(layer_norm.weight)
+    quantized = QuantizedLinear(nn.Linear(6, 3))
+    quantized.input.set_range(-3, 4)
+    quantized.output.set_range(-2, 3)
     return {
+        "integer": IntegerLinear(quantized),
         "dense": nn.Linear(6, 4), "bare": nn.Linear(6, 3, bias=False), "narrow": torch.randn(2, 3),
         "matrix": torch.randn(6, 6), "vector": torch.randn(6), "norm": layer_norm, "batch": batch,
         "plain": plain, "channels": channels, "dropout": nn.Dropout(0.5),

@@ -1,0 +1,188 @@
+"""Layers with int8 weights and activations, and states kept on a grid: what a compressed model is built from.
+
+    q(x) = clip(round(x / s) + z, -128, 127)               an activation: one scale s and zero point z a tensor
+    w_i  = s_i · round(w / s_i), s_i = max|w_i| / 127        a weight matrix: one scale an output channel, symmetric
+    b_i  = s s_i · round(b / (s s_i))                       a bias: int32, at the scale of the products
+
+after Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
+CVPR 2018. In training the rounding passes gradients straight through, and nothing passes where the range was left.
+Weights are quantized by Brevitas. Activations go through torch's own fake quantization: it multiplies by 1 / s as the
+runtimes do, and costs a fraction of a general quantizer's call, which a recurrent loop pays at every frame.
+
+The memory of an LMU and every product with a state stay wide: only what is an nn.Linear is quantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from edgeseq.errors import InputError, MissingDependency, Unsupported
+from edgeseq.manifest import Precision
+from edgeseq.models.contract import Store, StreamingModel
+
+LOWEST, HIGHEST = -128, 127
+STATE_LIMITS = {"int8": 127, "int16": 32767}
+SMALLEST_ROW = 1e-4  # max|w_i| is taken as no less: a row of zeros must not give its bias a scale that leaves int32
+
+
+class Quantizer(nn.Module):
+    """Rounds an activation to one of 256 values, ``scale`` apart; the real 0 is one of them, at ``zero``."""
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("zero", torch.zeros((), dtype=torch.int32))
+
+    def set_range(self, low: float, high: float) -> None:
+        """Span ``low`` to ``high``, and 0."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        self.scale.fill_((high - low) / (HIGHEST - LOWEST) or 1.0)
+        self.zero.fill_(min(max(round(LOWEST - low / float(self.scale)), LOWEST), HIGHEST))
+
+    def follow_grid(self, scale: Tensor) -> None:
+        """The values of an int8 state: what stands on its grid already is not rounded again."""
+        self.scale.copy_(scale)
+        self.zero.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` of any shape, rounded."""
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, LOWEST, HIGHEST)
+
+
+class QuantizedLinear(nn.Module):
+    """``y = q_out(W q_in(x) + b)`` with int8 weights; the integer form of it is exact (see docs/operators.md)."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        self.linear = _brevitas_linear(plain)
+        self.input = Quantizer()
+        self.output = Quantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (..., in)`` to ``y (..., out)``."""
+        return self.fixed()(x)
+
+    def fixed(self) -> Callable[[Tensor], Tensor]:
+        """The same with the weights quantized now, once: for a loop over the frames of a sequence."""
+        weight, bias, scale = self.parts()
+        rounded = bias.detach() / scale
+        bias = bias + (scale * torch.round(rounded) - bias).detach()
+        source, target = self.input, self.output
+        return lambda x: cast(Tensor, target(linear(source(x), weight, bias)))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantized weights ``(out, in)`` as real numbers, the bias ``(out)``, and the bias's scales ``(out)``."""
+        quantized = self.linear.quant_weight()
+        return quantized.value, self.linear.bias, self.input.scale * quantized.scale.detach().flatten()
+
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights ``(out, in)`` int8, bias ``(out)`` int32, and the weights' scales ``(out)`` float32."""
+        with torch.no_grad():
+            quantized = self.linear.quant_weight()
+            _, bias, scale = self.parts()
+            return (
+                quantized.int().to(torch.int8),
+                torch.round(bias / scale).to(torch.int32),
+                quantized.scale.flatten().to(torch.float32),
+            )
+
+
+class StateGrid(nn.Module):
+    """Keeps a state ``(..., *shape)`` on a symmetric grid of int8 or int16, one scale for each element of ``shape``.
+
+    The scale is the same before and after the step, so a state that is carried is not rounded twice.
+    """
+
+    scale: Tensor
+
+    def __init__(self, shape: tuple[int, ...], kind: str) -> None:
+        super().__init__()
+        self.shape, self.limit = shape, float(STATE_LIMITS[kind])
+        self.register_buffer("scale", torch.ones(shape))
+
+    def set_range(self, largest: Tensor) -> None:
+        """Span ``-largest`` to ``largest``, for each element of ``shape``."""
+        self.scale.copy_(torch.where(largest > 0, largest / self.limit, torch.ones_like(largest)))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """The state, rounded."""
+        inside = torch.clamp(state * (1 / self.scale), -self.limit, self.limit)
+        rounded = torch.round(inside)
+        if torch.is_grad_enabled():
+            rounded = inside + (rounded - inside).detach()
+        return rounded * self.scale
+
+
+def with_precision(model: StreamingModel, precision: Precision) -> StreamingModel:
+    """Replace the linear maps and stores of a float ``model``, in place, by those of ``precision``; ranges are not set.
+
+    Raises:
+        Unsupported: a combination of number formats that is not known.
+        MissingDependency: Brevitas is not installed.
+    """
+    kinds = (precision.weights, precision.activations)
+    if kinds not in (("float32", "float32"), ("int8", "int8")):
+        raise Unsupported(f"weights {kinds[0]} with activations {kinds[1]}: float32 with float32, or int8 with int8")
+    if precision.state not in ("float32", *STATE_LIMITS):
+        raise Unsupported(f"state precision {precision.state!r}: float32, int16 and int8 are known")
+    if kinds[0] == "int8":
+        _quantize_projections(model)
+    if precision.state != "float32":
+        _round_states(model, precision.state)
+    return model
+
+
+def _quantize_projections(model: StreamingModel) -> None:
+    projections = model.projections()
+    for name in projections:
+        plain = model.get_submodule(name)
+        if type(plain) is not nn.Linear:
+            raise InputError(f"{name} is a {type(plain).__name__}: only a plain linear map can be quantized")
+        model.set_submodule(name, QuantizedLinear(plain))
+    made = quantized_linears(model)
+    for name, projection in projections.items():
+        if projection.follows:
+            made[name].input = made[projection.follows].output
+
+
+def _round_states(model: StreamingModel, kind: str) -> None:
+    for name, module in list(model.named_modules()):
+        store = getattr(module, "store", None)
+        if isinstance(store, Store):
+            model.set_submodule(f"{name}.store", StateGrid(store.shape, kind))
+
+
+def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
+    """The quantized linear maps of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
+
+
+def state_grids(model: nn.Module) -> dict[str, StateGrid]:
+    """The rounded stores of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, StateGrid)}
+
+
+def _brevitas_linear(plain: nn.Linear) -> Any:
+    try:
+        from brevitas.nn import QuantLinear
+        from brevitas.quant import Int8WeightPerChannelFloat
+    except ImportError:
+        raise MissingDependency("brevitas", "train", "int8 weights") from None
+
+    class Weights(Int8WeightPerChannelFloat):  # type: ignore[misc]
+        scaling_min_val = SMALLEST_ROW
+
+    made = QuantLinear(plain.in_features, plain.out_features, bias=True, weight_quant=Weights)
+    with torch.no_grad():
+        made.weight.copy_(plain.weight)
+        made.bias.zero_() if plain.bias is None else made.bias.copy_(plain.bias)
+    return made
