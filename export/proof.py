@@ -6,14 +6,13 @@ The other half, from the program to each file in its engine, needs no torch and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from edgeseq.devices.check import finite, slope
+from edgeseq.devices.compare import Comparison, Ties, free_link, parts_of, rounds, steps_of
 from edgeseq.export.lower import lower
 from edgeseq.manifest import Link
 from edgeseq.models.contract import State, StreamingModel
@@ -22,7 +21,6 @@ from edgeseq.program import Program, interpret
 Floats = NDArray[np.float32]
 
 PARALLEL_TOLERANCE = 1e-4  # float32 sums in another order, carried over thousands of frames
-FORCED_TOLERANCE = 1e-5  # float32, one step
 CHUNK = 500  # frames of the training form at once, with the state carried over
 
 
@@ -45,47 +43,33 @@ def prove_step(
     Teacher-forced: the program is given the step form's state before every frame.
     """
     reference, final = run_training_form(model, x)
-    form, step = lower(model), interpret(program)
+    form, ties = lower(model), Ties()
+    step = interpret(program, ties.watch)
     state = form.initial_state()
+    parts = parts_of(reference.shape[1], [(name, tensor.numel()) for name, tensor in state.items()])
+    free, forced = Comparison(parts), Comparison(parts)
     answers = np.empty_like(reference)
-    forced = _Worst()
     with torch.no_grad():
         for t, frame in enumerate(torch.from_numpy(x)):
             before = state
             y, state = form(frame[None], before)
             answers[t] = y[0]
-            forced.compare(y, state, *step(x[t][None], {name: tensor.numpy() for name, tensor in before.items()}))
+            ties.clear()
+            found = step(x[t][None], {name: tensor.numpy() for name, tensor in before.items()})
+            forced.add(_vector(y.numpy(), _arrays(state)), _vector(*found), ties.near)
             tick()
-    free = _Worst()
-    free.values("answers", reference, answers)
-    for name, tensor in state.items():
-        free.values(name, final[name], tensor.numpy())
-    agreement = float(np.mean(reference.argmax(-1) == answers.argmax(-1)))
-    growth = slope(np.abs(reference - answers).max(-1).astype(np.float64))
+    for expected, got in zip(reference, answers, strict=True):
+        free.add(_vector(expected, final), _vector(got, _arrays(state)))
+    name = "training form ~ step form"
     return (
-        free.link("training form ~ step form", len(x), PARALLEL_TOLERANCE, agreement, growth),
-        forced.link("step form ~ program", len(x), FORCED_TOLERANCE),
+        free_link(name, free, reference, answers, tolerance=PARALLEL_TOLERANCE, rounded=rounds(program)),
+        forced.link("step form ~ program", steps_of(program)),
     )
 
 
-class _Worst:
-    """The largest error seen, relative to max(1, largest reference value), and where."""
+def _arrays(state: State) -> dict[str, Floats]:
+    return {name: tensor.numpy() for name, tensor in state.items()}
 
-    def __init__(self) -> None:
-        self.error, self.where = 0.0, ""
 
-    def values(self, name: str, reference: Floats, found: Floats) -> None:
-        error = finite(np.abs(found - reference).max() / max(1.0, float(np.abs(reference).max())))
-        if error > self.error:
-            self.error, self.where = error, name
-
-    def compare(self, y: Tensor, state: State, got_y: Floats, got_state: dict[str, Floats]) -> None:
-        self.values("answers", y.numpy(), got_y)
-        for name, tensor in state.items():
-            self.values(name, tensor.numpy(), got_state[name])
-
-    def link(
-        self, name: str, frames: int, tolerance: float, agreement: float | None = None, slope: float | None = None
-    ) -> Link:
-        note = f"largest in {self.where}" if self.where else ""
-        return Link(name, frames, self.error, tolerance, self.error <= tolerance, agreement, slope, note)
+def _vector(y: Floats, state: Mapping[str, Floats]) -> NDArray[np.float64]:
+    return np.concatenate([y.ravel(), *(array.ravel() for array in state.values())], dtype=np.float64)

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.data import Recording
-from edgeseq.devices.check import MIN_FRAMES, check_folder, require, unchecked_files
+from edgeseq.devices.check import MIN_FRAMES, check_folder, integer_matmuls, require, unchecked_files
+from edgeseq.devices.compare import rounds
 from edgeseq.devices.golden import read_golden
 from edgeseq.errors import GateFailed, InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
+from edgeseq.export.fusion import onnx_integer_matmuls
 from edgeseq.export.lower import lower
 from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.pack import layout
@@ -92,13 +94,17 @@ def prove(
     model = load_model(folder) if model is None else model
     x = read_golden(folder).x
     progress("torch model and step program", len(x))
+    program = Program.read(folder.path)
     with threads(1):
-        host = prove_step(model, Program.read(folder.path), x)
+        host = prove_step(model, program, x)
     progress("files in their engines", len(x))
     device = check_folder(folder)
     for file in unchecked_files(folder, device):
         raise MissingDependency(*PROVERS[file], f"proving {file}")
-    return (*host, *device)
+    fused = []
+    if "onnx" in folder.formats and rounds(program):  # only the host has onnx, to look into the fused graph
+        fused = integer_matmuls("onnxruntime", program, onnx_integer_matmuls(folder.file(MODEL_FILES["onnx"]))[0])
+    return (*host, *device, *fused)
 
 
 def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:

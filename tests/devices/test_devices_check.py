@@ -10,16 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeseq.devices.check import (
-    FORCED_TOLERANCE,
-    FREE_TOLERANCE,
-    MIN_FRAMES,
-    _agreement,
-    check_folder,
-    require,
-    slope,
-    unchecked_files,
-)
+from edgeseq.devices.check import MIN_FRAMES, check_folder, require, unchecked_files
+from edgeseq.devices.compare import FORCED_TOLERANCE, FREE_TOLERANCE, agreement_of, slope
 from edgeseq.devices.engines import open_engine
 from edgeseq.errors import GateFailed, InputError, MissingDependency, Unsupported
 from edgeseq.folder import new_folder, open_folder, seal
@@ -214,7 +206,7 @@ def test_unknown_and_unfit_engines_are_refused(folder: Path, tmp_path: Path) -> 
 def test_agreement_excuses_only_ties_within_the_tolerance() -> None:
     reference = np.float32([[1, 0, 0], [1, 0.99999, 0], [1, 0.9, 0]])
     found = np.float32([[1, 0, 0], [0.99999, 1, 0], [0.9, 1, 0]])
-    assert _agreement(reference, found, 1e-4) == (pytest.approx(1 / 3), 1, 1)
+    assert agreement_of(reference, found, 1e-4) == (pytest.approx(1 / 3), 1, 1)
 
 
 def test_the_slope_is_per_thousand_frames() -> None:

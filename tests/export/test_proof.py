@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgeseq.export.proof import FORCED_TOLERANCE, PARALLEL_TOLERANCE, prove_step, run_training_form
+from edgeseq.devices.compare import FORCED_TOLERANCE
+from edgeseq.export.proof import PARALLEL_TOLERANCE, prove_step, run_training_form
 from edgeseq.program import Node, State, Value
 
 CHAIN = ["training form ~ step form", "step form ~ program"]
@@ -40,7 +41,7 @@ def test_a_state_that_is_lost_breaks_the_programs_link(model, program, frames):
     broken = replace(program, nodes=(*program.nodes, zero), states=(lost, *program.states[1:])).check()
     links = prove_step(model, broken, frames(20))
     assert [link.passed for link in links] == [True, False]
-    assert links[1].note == f"largest in {first.name}"
+    assert links[1].note == f"largest in state {first.name}"
 
 
 def test_a_forward_that_disagrees_with_its_step_breaks_the_first_link_alone(model, program, frames, monkeypatch):
@@ -53,7 +54,7 @@ def test_a_forward_that_disagrees_with_its_step_breaks_the_first_link_alone(mode
     monkeypatch.setattr(type(model), "forward", off)
     links = prove_step(model, program, frames(50))
     assert [link.passed for link in links] == [False, True]
-    assert links[0].note == "largest in answers"
+    assert links[0].note == "largest in the logits"
 
 
 def test_a_forward_that_returns_another_state_breaks_the_first_link(model, program, frames, monkeypatch):

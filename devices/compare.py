@@ -1,0 +1,187 @@
+"""How far two forms of a model are apart over many frames: what every link of the proof is made of. No torch.
+
+A frame is compared as one vector: the logits (K,), then the packed state (S,). Errors are relative to
+max(1, largest reference value), for the logits and for each named state apart; the largest of them counts.
+
+In a model with int8 layers a float that differs in its last digit may be rounded to the other of two neighbours. Such
+frames are told from wrong ones by the reference itself: :class:`Ties` sees how near each of its roundings came to one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseq.manifest import Link
+from edgeseq.program import Program
+from edgeseq.program.graph import Array, Node
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Part = tuple[str, slice]
+
+FORCED_TOLERANCE = 1e-5  # float32, one step from the same state
+FREE_TOLERANCE = 1e-4  # float32, thousands of steps, each side with its own carried state
+ANSWERS_TOLERANCE = 0.005  # int8: the share of frames that may have another argmax, running freely
+TIE = 1e-6  # relative: what float32 sums in another order are apart, before they are rounded to int8
+MOST_TIES = 0.02  # the share of frames that may be rounded the other way at a tie
+
+
+def parts_of(labels: int, states: Sequence[tuple[str, int]]) -> list[Part]:
+    """The named parts of a frame's vector, from the number of logits and the (name, size) of each state."""
+    parts, at = [("the logits", slice(0, labels))], labels
+    for name, size in states:
+        parts.append((f"state {name}", slice(at, at + size)))
+        at += size
+    return parts
+
+
+def steps_of(program: Program) -> float:
+    """What one rounding the other way in each layer can come to: the coarsest scale, once a layer. 0 in float."""
+    scales: list[float] = []
+    rounded = {node.output.name for node in program.nodes if node.operator == "round"}
+    for node in program.nodes:
+        if node.operator == "dequantize":
+            scales.append(float(node.attributes["scale"]))  # type: ignore[arg-type]
+        elif rounded.intersection(node.inputs):
+            scales += [float(program.constants[name].max()) for name in node.inputs if name in program.constants]
+    layers = sum(node.operator in ("qlinear", "round") for node in program.nodes)
+    return layers * max(scales, default=0.0)
+
+
+def rounds(program: Program) -> bool:
+    """Whether a program rounds anything: int8 layers, or a state on a grid."""
+    return any(node.operator in ("quantize", "round") for node in program.nodes)
+
+
+class Ties:
+    """Watches a program run: ``near`` says whether any rounding since the last ``clear`` came within ``TIE`` of a tie.
+
+    Sums of integers are exact, so only where floats are rounded two right engines can differ.
+    """
+
+    def __init__(self) -> None:
+        self.near = False
+
+    def clear(self) -> None:
+        """Begin a new frame."""
+        self.near = False
+
+    def watch(self, node: Node, inputs: Sequence[Array]) -> None:
+        """Look at the inputs of one node."""
+        if self.near or node.operator not in ("quantize", "round"):
+            return
+        at = inputs[0].astype(np.float64)
+        if node.operator == "quantize":
+            at = at / float(node.attributes["scale"])  # type: ignore[arg-type]
+        distance = np.abs(at - np.floor(at) - 0.5)
+        self.near = bool((distance <= TIE * max(1.0, float(np.abs(at).max(initial=0.0)))).any())
+
+
+@dataclass
+class Comparison:
+    """The largest errors of each part so far, in frames near a tie and in all others."""
+
+    parts: Sequence[Part]
+    frames: int = 0
+    flipped: int = 0
+
+    def __post_init__(self) -> None:
+        size = max(part.stop for _, part in self.parts)
+        self._reference, self._error, self._at_ties = np.zeros(size), np.zeros(size), np.zeros(size)
+
+    def add(self, expected: Doubles, found: Doubles, near: bool = False) -> None:
+        """One frame: what the reference says and what was found; ``near``: the reference came near a tie."""
+        self.frames += 1
+        np.maximum(self._reference, np.abs(expected), out=self._reference)
+        difference = np.abs(found - expected)
+        if near and self._differs(expected, difference):
+            self.flipped += 1
+            np.maximum(self._at_ties, difference, out=self._at_ties)
+        else:
+            np.maximum(self._error, difference, out=self._error)  # lets NaN through
+
+    def error(self) -> tuple[float, str]:
+        """The largest relative error of all frames that no tie excuses, and the part it is in."""
+        return self._largest(self._error)
+
+    def _differs(self, expected: Doubles, difference: Doubles) -> bool:
+        return any(
+            difference[part].max() > FORCED_TOLERANCE * max(1.0, float(np.abs(expected[part]).max()))
+            for _, part in self.parts
+        )
+
+    def _largest(self, difference: Doubles) -> tuple[float, str]:
+        errors = [
+            (finite(difference[part].max() / max(1.0, float(self._reference[part].max()))), name)
+            for name, part in self.parts
+        ]
+        return max(errors, key=lambda entry: entry[0])
+
+    def link(self, name: str, steps: float, *, exact: bool = True) -> Link:
+        """The teacher-forced link. ``steps``: see :func:`steps_of`; not ``exact``: the engine rounds in its own way."""
+        error, where = self.error()
+        notes = [f"largest in {where}" if error else "equal"]
+        tolerance = FORCED_TOLERANCE
+        if not exact and steps:
+            tolerance = max(tolerance, steps / max(1.0, float(self._reference.max())))
+            notes.append("rounds int8 layers in a way of its own")
+        passed = error <= tolerance
+        if self.flipped:
+            worst, _ = self._largest(self._at_ties)
+            rare = self.flipped <= MOST_TIES * self.frames or worst <= FREE_TOLERANCE  # as fine as floats: int16
+            passed = passed and rare and worst * max(1.0, float(self._reference.max())) <= steps
+            frames = "1 frame" if self.flipped == 1 else f"{self.flipped} frames"
+            notes.append(f"{frames} rounded the other way at a tie (by {worst:.1e})")
+        return Link(name, self.frames, error, tolerance, passed, note="; ".join(notes))
+
+
+def free_link(
+    name: str, comparison: Comparison, reference: Floats, found: Floats, *, tolerance: float, rounded: bool
+) -> Link:
+    """The free-running link of answers ``reference`` and ``found`` (N, K); ``comparison`` holds the values compared.
+
+    In float the error counts, and every answer must be the same except at ties. Where the model rounds, one value that
+    falls on the other side changes what follows, and heals: there the share of frames with another answer counts.
+    """
+    scale = max(1.0, float(np.abs(reference).max()))
+    agreement, wrong, ties = agreement_of(reference, found, tolerance * scale)
+    error, where = comparison.error()
+    growth = slope(np.abs(np.subtract(found, reference, dtype=np.float64)).max(-1) / scale)
+    notes = [f"largest in {where}"] if error else ["equal"]
+    if rounded:
+        notes = [f"values within {error:.1e}, {notes[0]}"] if error else notes
+        share, number = wrong / len(reference), error < sys.float_info.max
+        passed = number and share <= ANSWERS_TOLERANCE
+        note = "; ".join(notes)
+        return Link(name, len(reference), share, ANSWERS_TOLERANCE, passed, agreement, growth, note, gate="answers")
+    notes += [f"another answer in {wrong} frames"] if wrong else []
+    notes += [f"{ties} frames differ where the two likeliest labels are closer than the tolerance"] if ties else []
+    passed = error <= tolerance and not wrong
+    return Link(name, len(reference), error, tolerance, passed, agreement, growth, "; ".join(notes))
+
+
+def agreement_of(reference: Floats, found: Floats, tolerance: float) -> tuple[float, int, int]:
+    """Share of frames (N, K) with the same argmax; how many of the others are wrong, and how many are ties."""
+    differs = reference.argmax(-1) != found.argmax(-1)
+    if reference.shape[-1] < 2:
+        return 1.0, 0, 0
+    top = np.sort(reference, -1)[:, -2:]
+    tie = (top[:, 1] - top[:, 0]) < tolerance
+    return float(1 - differs.mean()), int((differs & ~tie).sum()), int((differs & tie).sum())
+
+
+def slope(errors: Doubles) -> float:
+    """Growth of the error per 1,000 frames, by least squares; 0 where there is nothing to fit."""
+    if len(errors) < 2 or not np.isfinite(errors).all():
+        return 0.0
+    return 1000 * float(np.polyfit(np.arange(len(errors)), errors, 1)[0])
+
+
+def finite(error: float) -> float:
+    """The error, or the largest float for what is not a number: JSON cannot say NaN, and it must not get lost."""
+    return float(error) if np.isfinite(error) else sys.float_info.max
