@@ -19,21 +19,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 MODELS = ("lmu", "gru", "forest")
 FOLDS = 5
-WINDOW = 2.0  # seconds, of the forest
 REVISION = 2  # raise it when code changes that decides what a run comes to; settings and presets are noticed anyway
-FOREST_HOP = {"train": 1.0, "test": 0.1}  # seconds between windows
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -118,35 +113,14 @@ def run_model(data: str, model: str, fold: int, seed: int) -> Row:
 
 
 def run_forest(data: str, fold: int, seed: int) -> Row:
-    from sklearn.ensemble import RandomForestClassifier
-
-    from edgeseq.data import Dataset, load
+    from edgeseq.data import load
     from edgeseq.lineage import versions
-    from edgeseq.metrics import score
-    from edgeseq.training.evaluate import smooth
+    from edgeseq.training.baseline import forest_baseline
     from edgeseq.training.stage import choose_split
 
     started = time.monotonic()
-    dataset = load(data)
-    split = choose_split(dataset, fold=fold)
-
-    def windows(part: Dataset, hop: float) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int16]]]:
-        length, step = round(WINDOW * part.rate), round(hop * part.rate)
-        for recording in part.recordings:
-            ends = np.arange(length, len(recording.x), step)  # the frame that is answered: the first after 2 s, and on
-            yield np.stack([features(recording.x[end - length + 1 : end + 1]) for end in ends]), recording.y[ends]
-
-    learned = dataset.only([*split.train.subjects, *split.validation.subjects])
-    xs, ys = zip(*windows(learned, FOREST_HOP["train"]), strict=True)
-    forest = RandomForestClassifier(300, random_state=seed, class_weight="balanced")
-    forest.fit(np.concatenate(xs), np.concatenate(ys))
-    plain, smoothed = [], []
-    for x, y in windows(split.test, FOREST_HOP["test"]):
-        probabilities = forest.predict_proba(x)
-        plain.append((y, probabilities.argmax(-1)))
-        log = np.log(probabilities + 1e-9).astype(np.float32)
-        smoothed.append((y, smooth(log, 1.0 / FOREST_HOP["test"]).argmax(-1)))
-    scores, calm = (score(pairs, len(dataset.labels)) for pairs in (plain, smoothed))
+    split = choose_split(load(data), fold=fold)
+    scores, calm = forest_baseline(split, seed=seed)
     return Row(
         data,
         "forest",
@@ -164,17 +138,6 @@ def run_forest(data: str, fold: int, seed: int) -> Row:
         machine(),
         versions(),
     )
-
-
-def features(window: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Statistics of one window ``(T, C)``: of each channel, and of the size of each triad."""
-    sizes = [np.linalg.norm(window[:, i : i + 3], axis=1, keepdims=True) for i in range(0, window.shape[1] - 2, 3)]
-    x = np.concatenate([window, *sizes], 1).astype(np.float64)
-    quantiles = np.quantile(x, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
-    change = np.abs(np.diff(x, axis=0)).mean(0)
-    correlation = np.corrcoef(window.T)[np.triu_indices(window.shape[1], 1)]
-    moments = [x.mean(0), x.std(0), x.min(0), x.max(0), *quantiles, change]
-    return np.nan_to_num(np.concatenate([*moments, correlation]))
 
 
 def run(task: tuple[str, str, int, int]) -> Row:

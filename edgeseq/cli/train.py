@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,9 +139,14 @@ def train_folder(show: Show, source: str, out: Path, **options: Any) -> tuple[Fo
     need("training", "train", "torch")
     from edgeseq.training.stage import train as train_stage
 
+    return follow(show, partial(train_stage, source, out, **options))
+
+
+def follow(show: Show, stage: Callable[..., Folder]) -> tuple[Folder, Document]:
+    """Run a stage that trains, called with ``announce`` and ``report``, and show it; the folder, and its document."""
     clock, log = Clock(), _Log(show)
     with log.progress:
-        folder = train_stage(source, out, announce=log.announce, report=log.report, **options)
+        folder = stage(announce=log.announce, report=log.report)
     metrics = folder.manifest.metrics
     show.table(
         ["subjects of", ">accuracy", ">macro-F1", ">smoothed", ">majority"],

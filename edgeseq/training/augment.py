@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,14 @@ def slow_part(x: Floats, window: int) -> Floats:
     return sums[window : window + len(x)].astype(np.float32)
 
 
+class Crop(NamedTuple):
+    """Frames ``x (T, C)``, labels ``y (T,)`` and ``age (T,)``: frames since the crop's start or its last seam."""
+
+    x: Floats
+    y: Labels
+    age: NDArray[np.int64]
+
+
 class Sampler:
     """Draws training crops. Recordings are drawn in proportion to their length."""
 
@@ -117,9 +126,9 @@ class Sampler:
         everything = np.concatenate([recording.x for recording in self.recordings]).astype(np.float64)
         self._mean, self._std = everything.mean(0).astype(np.float32), everything.std(0).astype(np.float32)
 
-    def draw(self, rng: np.random.Generator, frames: int, settle: int, stitch: float) -> tuple[Floats, Labels]:
-        """One crop ``x (T, C)``, labels ``y (T,)``; the first ``settle`` labels after its start and seams are -1."""
-        xs, ys, length = [], [], 0
+    def draw(self, rng: np.random.Generator, frames: int, settle: int, stitch: float) -> Crop:
+        """One crop of ``frames`` frames; the first ``settle`` labels after its start and seams are -1."""
+        xs, ys, ages, length = [], [], [], 0
         seam = int(rng.integers(frames // 4, frames)) if rng.random() < stitch else frames
         while length < frames:
             x, y = self._piece(rng, seam - length if length < seam else frames - length)
@@ -127,8 +136,9 @@ class Sampler:
             y[:settle] = -1
             xs.append(self._worn(rng, x))
             ys.append(y)
+            ages.append(np.arange(len(x)))
             length += len(x)
-        return np.concatenate(xs), np.concatenate(ys)
+        return Crop(np.concatenate(xs), np.concatenate(ys), np.concatenate(ages))
 
     def _piece(self, rng: np.random.Generator, frames: int) -> tuple[Floats, Labels]:
         """Up to ``frames`` frames of one recording, at another tempo and with a movement of another size."""

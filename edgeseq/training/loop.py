@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -36,6 +37,73 @@ class Round(msgspec.Struct, frozen=True):
 
 
 Report = Callable[[Round | None, int], None]  # the round that has ended (or None), and the steps done in all
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Which crops of a batch start from the state that a crop of the last batch ended in, and from whose.
+
+    ``order (B,)``: of which crop; ``taken (B,)``: whether, or from the initial state.
+    """
+
+    order: Tensor
+    taken: Tensor
+
+    def starts(self, model: StreamingModel, last: State) -> State:
+        """The states of ``model`` to start from, given those in which its last batch ended."""
+        fresh = model.initial_state(len(self.order))
+        return {
+            name: torch.where(self.taken.view(-1, *[1] * (t.ndim - 1)), t.detach()[self.order], fresh[name])
+            for name, t in last.items()
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops to learn from: ``x (B, T, C)``, labels ``y (B, T)`` (-1: not scored) and ``age (B, T)``.
+
+    ``age`` counts frames since a crop's start or its last seam. Without ``carry`` all start from the initial state.
+    """
+
+    x: Tensor
+    y: Tensor
+    age: Tensor
+    carry: Carry | None
+
+
+class Objective(Protocol):
+    """What training makes small."""
+
+    def __call__(self, answers: Tensor, batch: Batch) -> Tensor:
+        """The loss, a scalar, of a model's ``answers (B, T, K)`` on ``batch``; called once for every batch in turn."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The plain objective: cross entropy, averaged over the scored frames by the weights ``(K,)`` of their classes."""
+
+    weights: Tensor | None
+    label_smoothing: float
+
+    @classmethod
+    def of(cls, dataset: Dataset, settings: Settings) -> CrossEntropy:
+        """As the settings have it, for the class frequencies of the data that is learned from."""
+        return cls(class_weights(dataset) if settings.class_weights else None, settings.label_smoothing)
+
+    def __call__(self, answers: Tensor, batch: Batch) -> Tensor:
+        """The loss of ``answers (B, T, K)``."""
+        return cross_entropy(
+            answers.flatten(0, 1),
+            batch.y.flatten(),
+            self.weights,
+            ignore_index=-1,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def frame_weights(self, y: Tensor) -> Tensor:
+        """How much each frame of ``y (B, T)`` counts in the average: 0 where it is not scored."""
+        scored = (y >= 0).float()
+        return scored if self.weights is None else scored * self.weights[y.clamp(min=0)]
 
 
 @dataclass
@@ -68,22 +136,27 @@ def fit(
     identity: str,
     *,
     normalize: bool = True,
+    objective: Objective | None = None,
     report: Report = lambda ended, steps: None,
 ) -> list[Round]:
     """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
 
     ``checkpoint`` is a file for the unfinished run, left for the caller to remove; one that was left there by a run of
-    the same ``identity`` is taken up. ``normalize`` sets the model's normalization from the training subjects. Every
-    round draws from generators made of (seed, round), so that a resumed run ends in the same weights.
+    the same ``identity`` is taken up. ``normalize`` sets the model's normalization from the training subjects.
+    ``objective`` is :class:`CrossEntropy` if not given. Every round draws from generators made of (seed, round), and
+    nothing is carried from one to the next but the weights, so that a resumed run ends in the same weights.
+
+    Raises:
+        InputError: the loss is not finite, or ``checkpoint`` cannot be read.
     """
     sampler = Sampler(split.train.recordings, split.train.units, split.train.rate, settings.augmentation)
     if normalize:
         model.set_normalization(*(statistic.tolist() for statistic in sampler.statistics()))
-    weights = class_weights(split.train) if settings.class_weights else None
+    objective = objective or CrossEntropy.of(split.train, settings)
     run = Run(model, copy.deepcopy(model), _optimizer(model, settings), {})
     _resume(run, checkpoint, identity)
     for number in range(len(run.history), settings.rounds):
-        loss = _round(run, sampler, settings, split.train.rate, weights, seed, number, report)
+        loss = _round(run, sampler, settings, split.train.rate, objective, seed, number, report)
         scores = evaluate(run.average, split.validation)
         if not math.isfinite(loss):
             raise InputError(f"the loss of round {number} is {loss}: lower learning_rate, or look at the data's values")
@@ -103,7 +176,7 @@ def _round(
     sampler: Sampler,
     settings: Settings,
     rate: float,
-    weights: Tensor | None,
+    objective: Objective,
     seed: int,
     number: int,
     report: Report,
@@ -118,13 +191,10 @@ def _round(
         done = number * settings.steps + step
         for group in run.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(done / (settings.rounds * settings.steps))
-        crops = [sampler.draw(rng, frames, settle, settings.stitch) for _ in range(settings.batch)]
-        x = torch.from_numpy(np.stack([x for x, _ in crops]))  # (B, T, C)
-        y = torch.from_numpy(np.stack([y for _, y in crops])).long()  # (B, T)
-        answers, state = run.model(x, _carried(run.model, state, settings, rng))
-        loss = cross_entropy(
-            answers.flatten(0, 1), y.flatten(), weights, ignore_index=-1, label_smoothing=settings.label_smoothing
-        )
+        batch = _draw(sampler, rng, frames, settle, settings, first=state is None)
+        starts = batch.carry.starts(run.model, state) if batch.carry and state is not None else None
+        answers, state = run.model(batch.x, starts)
+        loss = objective(answers, batch)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
@@ -135,17 +205,17 @@ def _round(
     return total / settings.steps
 
 
-def _carried(model: StreamingModel, last: State | None, settings: Settings, rng: np.random.Generator) -> State | None:
-    """Starting states: for a share of the crops the state in which some other crop ended, else the initial one."""
-    if last is None or not settings.carry:
-        return None
-    fresh = model.initial_state(settings.batch)
-    order = torch.from_numpy(rng.permutation(settings.batch))
-    taken = torch.from_numpy(rng.random(settings.batch) < settings.carry)
-    return {
-        name: torch.where(taken.view(-1, *[1] * (tensor.ndim - 1)), tensor.detach()[order], fresh[name])
-        for name, tensor in last.items()
-    }
+def _draw(
+    sampler: Sampler, rng: np.random.Generator, frames: int, settle: int, settings: Settings, *, first: bool
+) -> Batch:
+    """The next batch; nothing is carried into the ``first`` of a round."""
+    crops = [sampler.draw(rng, frames, settle, settings.stitch) for _ in range(settings.batch)]
+    x, y, age = (torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True))
+    carry = None
+    if settings.carry and not first:
+        order = torch.from_numpy(rng.permutation(settings.batch))
+        carry = Carry(order, torch.from_numpy(rng.random(settings.batch) < settings.carry))
+    return Batch(x, y.long(), age, carry)
 
 
 def _schedule(progress: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,29 @@ from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_
 from edgeseq.errors import InputError, Unsupported, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry
-from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization
+from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, Precision, Stage
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.registry import Preset, build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
 from edgeseq.training.evaluate import evaluate
-from edgeseq.training.loop import Report, fit
+from edgeseq.training.loop import Objective, Report, fit
 from edgeseq.training.settings import SKIP, Settings, with_changes
 
 SMOOTHING = 1.0  # seconds: time constant of the answer that a person sees
 Announce = Callable[[StreamingModel, Split, Settings], None]
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What is trained: a model with the family and arguments that build it, from scratch or from a folder's weights."""
+
+    model: StreamingModel
+    family: str
+    arguments: dict[str, Any]
+    settings: Settings
+    parent: Folder | None
+    precision: Precision = field(default_factory=Precision)
 
 
 def train(
@@ -55,72 +68,67 @@ def train(
         Unsupported: the model looks ahead, which training does not know yet.
     """
     out = Path(out)
-    check_target(out, overwrite=overwrite)
-    if seed < 0:
-        raise InputError(f"seed {seed}: 0 or more is needed")
+    check_start(out, seed, overwrite=overwrite)
     dataset = load(source, mapping)
     parent = open_folder(start) if start else None
     if parent and fold is None and not test and not validation:
         test, validation = parent.manifest.split["test"], parent.manifest.split["validation"]
     split = choose_split(dataset, fold=fold or 0, test=test, validation=validation)
-    if parent:
-        _check_fits(parent.manifest, dataset)
-        _check_apart(parent.manifest, split)
-    torch.manual_seed(seed)
-    model, family, arguments, settings = _prepare(parent, preset, dataset, changes or {}, trust)
-    _check_lengths(split, settings)
-    announce(model, split, settings)
+    trainee = prepare(parent, preset, dataset, split, changes or {}, seed, trust=trust)
+    announce(trainee.model, split, trainee.settings)
     entry = stage_entry(
         "train",
         {
             "model": None if parent else preset,
             "mapping": msgspec.to_builtins(mapping) if mapping else None,
-            "settings": msgspec.to_builtins(settings),
+            "settings": msgspec.to_builtins(trainee.settings),
         },
         seed=seed,
         data=source,
         data_fingerprint=dataset.fingerprint(),
         parent=parent.hash if parent else None,
     )
-    checkpoint = out.with_name(f".{out.name}.training.safetensors")
-    identity = _identity(entry, arguments, split.subjects())
-    with threads(settings.threads):
-        fit(model, split, settings, seed, checkpoint, identity, normalize=parent is None, report=report)
-        metrics = _metrics(model, split)
-    manifest = Manifest(
-        name=out.name,
-        family=family,
-        arguments=arguments,
-        task="frame",
-        labels=dataset.labels,
-        input=_input(model, dataset),
-        states=state_entries(model),
-        decision=Decision(smoothing=SMOOTHING),
-        split=_subjects(split, parent),
-        metrics=metrics,
-        lineage=(*(parent.manifest.lineage if parent else ()), entry),
-    )
-    with new_folder(out, overwrite=overwrite) as staging:
-        save_weights(model, staging)
-        seal(staging, manifest)
-    checkpoint.unlink(missing_ok=True)
-    return open_folder(out)
+    return complete(out, trainee, split, entry, seed, overwrite=overwrite, report=report)
 
 
-def _prepare(
-    parent: Folder | None, preset: str, dataset: Dataset, changes: dict[str, Any], trust: bool
-) -> tuple[StreamingModel, str, dict[str, Any], Settings]:
-    """The model to train, its family and arguments, and the settings: a new one of the preset, or the parent's."""
+def check_start(out: Path, seed: int, *, overwrite: bool) -> None:
+    """Refuse a target that cannot be written and a seed below 0, before anything is read."""
+    check_target(out, overwrite=overwrite)
+    if seed < 0:
+        raise InputError(f"seed {seed}: 0 or more is needed")
+
+
+def prepare(
+    parent: Folder | None,
+    preset: str,
+    dataset: Dataset,
+    split: Split,
+    changes: dict[str, Any],
+    seed: int,
+    *,
+    trust: bool = False,
+) -> Trainee:
+    """The model to train and its settings: a new one of the preset, or the parent's.
+
+    Raises:
+        InputError: an unknown preset or setting, a parent that reads other data or has seen people of the split's
+            other parts, recordings that are too short.
+        Unsupported: the model looks ahead, which training does not know yet.
+    """
     if parent:
+        start = "the model to start from"
+        check_fits(parent, start, dataset)
+        check_apart(parent, start, split, "Name neither --test, --validation nor --fold to keep its split")
         fixed = [name for name in changes if name.startswith("model.")]
         if fixed:
             raise InputError(f"{fixed[0]} cannot be set: the model is that of {parent.path}, with its arguments")
-        made = next((stage.arguments["model"] for stage in parent.manifest.lineage if stage.verb == "train"), None)
+        made = next((found for found in map(_made_from, parent.manifest.lineage) if found), None)
         preset = made if made in presets() else preset
     known = presets()
     if preset not in known:
         raise unknown("model", preset, known)
     family, arguments, settings = configure(known[preset], dataset, changes)
+    torch.manual_seed(seed)
     if parent:
         family, arguments = parent.manifest.family, dict(parent.manifest.arguments)
         model = load_model(parent, trust=trust)
@@ -128,7 +136,75 @@ def _prepare(
         model = build(family, len(dataset.channels), len(dataset.labels), arguments, trust=trust)
     if model.look_ahead:
         raise Unsupported(f"a {family} that looks {model.look_ahead} steps ahead: training knows causal models only")
-    return model, family, arguments, settings
+    _check_lengths(split, settings)
+    precision = parent.manifest.precision if parent else Precision()
+    return Trainee(model, family, arguments, settings, parent, precision)
+
+
+def _made_from(stage: Stage) -> str | None:
+    """The preset that a stage made its model from, if it made one."""
+    return stage.arguments.get("model") if stage.verb in ("train", "distill") else None
+
+
+def complete(
+    out: Path,
+    trainee: Trainee,
+    split: Split,
+    entry: Stage,
+    seed: int,
+    *,
+    objective: Objective | None = None,
+    teachers: Sequence[Folder] = (),
+    metrics: dict[str, float] | None = None,
+    overwrite: bool = False,
+    report: Report = lambda ended, steps: None,
+) -> Folder:
+    """Train, score and write the model folder, with the lineage entry ``entry``; takes up an interrupted run of it.
+
+    ``metrics`` are written beside the model's own. Whom the ``teachers`` have learned from counts as seen.
+    """
+    checkpoint = out.with_name(f".{out.name}.training.safetensors")
+    identity = _identity(entry, trainee.arguments, split.subjects())
+    model, settings, new = trainee.model, trainee.settings, trainee.parent is None
+    with threads(settings.threads):
+        fit(model, split, settings, seed, checkpoint, identity, normalize=new, objective=objective, report=report)
+    folder = write_scored(out, trainee, split, entry, teachers=teachers, metrics=metrics, overwrite=overwrite)
+    checkpoint.unlink(missing_ok=True)
+    return folder
+
+
+def write_scored(
+    out: Path,
+    trainee: Trainee,
+    split: Split,
+    entry: Stage,
+    *,
+    teachers: Sequence[Folder] = (),
+    metrics: dict[str, float] | None = None,
+    overwrite: bool = False,
+) -> Folder:
+    """Score the model as it is and write its folder; ``teachers`` and ``metrics`` as for :func:`complete`."""
+    model, parent = trainee.model, trainee.parent
+    with threads(trainee.settings.threads):
+        found = _metrics(model, split)
+    manifest = Manifest(
+        name=out.name,
+        family=trainee.family,
+        arguments=trainee.arguments,
+        task="frame",
+        labels=split.train.labels,
+        input=_input(model, split.train),
+        states=state_entries(model),
+        decision=parent.manifest.decision if parent else Decision(smoothing=SMOOTHING),
+        precision=trainee.precision,
+        split=_subjects(split, [*([parent] if parent else []), *teachers]),
+        metrics={**found, **(metrics or {})},
+        lineage=(*(parent.manifest.lineage if parent else ()), entry),
+    )
+    with new_folder(out, overwrite=overwrite) as staging:
+        save_weights(model, staging)
+        seal(staging, manifest)
+    return open_folder(out)
 
 
 def _check_lengths(split: Split, settings: Settings) -> None:
@@ -143,23 +219,20 @@ def _check_lengths(split: Split, settings: Settings) -> None:
             )
 
 
-def _check_apart(manifest: Manifest, split: Split) -> None:
-    """Refuse to test, or to choose, on people whom the model to start from was trained, or chosen, on."""
-    seen = {part: set(manifest.split.get(part, ())) for part in ("train", "validation")}
+def check_apart(folder: Folder, what: str, split: Split, mend: str) -> None:
+    """Refuse to test, or to choose, on people whom the model of ``folder`` (``what``) was trained, or chosen, on."""
+    seen = {part: set(folder.manifest.split.get(part, ())) for part in ("train", "validation")}
     for part, forbidden in (("test", seen["train"] | seen["validation"]), ("validation", seen["train"])):
         both = [subject for subject in split.subjects()[part] if subject in forbidden]
         if both:
-            raise InputError(
-                f"subject {both[0]!r} cannot be of the {part} subjects: the model to start from has seen that one. "
-                "Name neither --test, --validation nor --fold to keep its split"
-            )
+            raise InputError(f"subject {both[0]!r} cannot be of the {part} subjects: {what} has seen that one. {mend}")
 
 
-def _subjects(split: Split, parent: Folder | None) -> dict[str, tuple[str, ...]]:
-    """Who is in which part; whoever an earlier stage was trained on stays among the training subjects."""
+def _subjects(split: Split, earlier: Sequence[Folder]) -> dict[str, tuple[str, ...]]:
+    """Who is in which part; whoever ``earlier`` models were trained on stays among the training subjects."""
     parts = {part: tuple(subjects) for part, subjects in split.subjects().items()}
-    before = parent.manifest.split.get("train", ()) if parent else ()
-    parts["train"] = (*parts["train"], *(subject for subject in before if subject not in parts["train"]))
+    seen = (subject for folder in earlier for subject in folder.manifest.split.get("train", ()))
+    parts["train"] = tuple(dict.fromkeys((*parts["train"], *seen)))
     return parts
 
 
@@ -190,12 +263,14 @@ def _identity(*parts: Any) -> str:
     return hashlib.sha256(b"".join(msgspec.json.encode(part, order="sorted") for part in parts)).hexdigest()
 
 
-def _check_fits(manifest: Manifest, dataset: Dataset) -> None:
+def check_fits(folder: Folder, what: str, dataset: Dataset) -> None:
+    """Refuse data of other channels, labels or rate than the model of ``folder`` (``what``) reads."""
+    manifest = folder.manifest
     have = (tuple(channel.name for channel in manifest.input.channels), manifest.labels, manifest.input.rate)
     wanted = (dataset.channels, dataset.labels, dataset.rate)
-    for what, model_has, data_has in zip(("channels", "labels", "rate"), have, wanted, strict=True):
+    for name, model_has, data_has in zip(("channels", "labels", "rate"), have, wanted, strict=True):
         if model_has != data_has:
-            raise InputError(f"{dataset.name} has {what} {data_has}, but the model to start from has {model_has}")
+            raise InputError(f"{dataset.name} has {name} {data_has}, but {what} has {model_has}")
 
 
 def _input(model: StreamingModel, dataset: Dataset) -> Input:

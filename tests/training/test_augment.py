@@ -75,7 +75,7 @@ def test_faster_turns_are_faster_angular_velocities_and_gravity_stays():
     )
     seen = []
     for seed in range(20):
-        x, _ = sampler.draw(np.random.default_rng(seed), 100, 0, 0.0)
+        x = sampler.draw(np.random.default_rng(seed), 100, 0, 0.0).x
         assert np.allclose(x[:, 2], 1)
         seen.append(float(x[0, 4]) / 2)
     assert min(seen) < 0.85 < 1.18 < max(seen)
@@ -88,7 +88,7 @@ def test_a_faster_wave_pushes_with_the_square_around_the_same_gravity():
     x = np.stack([0 * t, 0 * t, wave, 0 * t, 0 * t, 0 * t], 1).astype(np.float32)
     sampler = Sampler([Recording(x, np.zeros(3000, np.int16), "s", "r")], WATCH, 50.0, Augmentation(1.5, 0, 0, 0, 0, 0))
     for seed in range(10):
-        seen = sampler.draw(np.random.default_rng(seed), 400, 0, 0.0)[0][:, 2]
+        seen = sampler.draw(np.random.default_rng(seed), 400, 0, 0.0).x[:, 2]
         spectrum = np.abs(np.fft.rfft((seen - seen.mean()) * np.hanning(400), 4000))
         factor = spectrum.argmax() * 50 / 4000 / 5
         assert seen.mean() == pytest.approx(1, abs=0.01)
@@ -105,10 +105,13 @@ def test_the_slow_part_of_a_straight_line_is_the_line():
 def test_a_crop_is_full_and_every_start_and_seam_is_unscored(length, settle, stitch, seed):
     """Short recordings are sewn together until the crop is full."""
     sampler = Sampler([recording(length, label=1), recording(length + 7, label=2, seed=1)], WATCH, 50.0, PLAIN)
-    x, y = sampler.draw(np.random.default_rng(seed), 120, settle, stitch)
+    x, y, age = sampler.draw(np.random.default_rng(seed), 120, settle, stitch)
     assert x.shape == (120, 6)
     assert y.shape == (120,)
-    assert (y[:settle] == -1).all()
+    assert (y[age < settle] == -1).all()
+    assert (y[age >= settle] != -1).all()
+    assert age[0] == 0
+    assert ((np.diff(age) == 1) | (age[1:] == 0)).all()
     seams = np.flatnonzero(np.diff(y) != 0)
     assert all(y[seam + 1] == -1 or y[seam] == -1 for seam in seams) or settle == 0
 
@@ -117,7 +120,7 @@ def test_without_changes_a_crop_lies_on_a_recording():
     """Starts fall between samples, so a crop of a straight line is a stretch of that line."""
     ramp = np.repeat(np.arange(500, dtype=np.float32)[:, None], 6, 1)
     source = Recording(ramp, np.zeros(500, np.int16), "s", "r")
-    x, _ = Sampler([source], WATCH, 50.0, PLAIN).draw(np.random.default_rng(0), 100, 0, 0.0)
+    x = Sampler([source], WATCH, 50.0, PLAIN).draw(np.random.default_rng(0), 100, 0, 0.0).x
     assert np.allclose(np.diff(x, axis=0), 1, atol=1e-3)
     assert 0 <= x[0, 0] <= x[-1, 0] <= 499
 

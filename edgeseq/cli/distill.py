@@ -1,0 +1,113 @@
+"""``edgeseq distill``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeseq.cli.output import Document, Json, Show, counted, need, not_negative, percent, positive, typed
+from edgeseq.cli.train import follow, parse_settings, read_config
+from edgeseq.errors import InputError
+
+PRESET = "lmu"
+LOSS = "What is learned from whom"
+
+
+def distill(
+    teachers: Annotated[
+        list[Path], typer.Argument(help="Model folders to learn from; of several the mean.", metavar="TEACHER")
+    ],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="The student: see edgeseq models; lmu if not given.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Divides the logits that are compared; 2.", rich_help_panel=LOSS, callback=positive),
+    ] = None,
+    soft: Annotated[
+        float | None,
+        typer.Option(help="Weight of the teacher's answers; 0.7.", rich_help_panel=LOSS, callback=not_negative),
+    ] = None,
+    hard: Annotated[
+        float | None, typer.Option(help="Weight of the labels; 0.3.", rich_help_panel=LOSS, callback=not_negative)
+    ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Compare every frame, or the mean over a crop (sequence); frame.",
+            rich_help_panel=LOSS,
+        ),
+    ] = None,
+    hidden: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the difference between the hidden layers, if of one size; 0.",
+            rich_help_panel=LOSS,
+            callback=not_negative,
+        ),
+    ] = None,
+    early: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Seconds over which trust in the teacher rises after a start; its look-ahead.",
+            rich_help_panel=LOSS,
+            callback=not_negative,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting; model.dropout=0 is the model's."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data to learn on, if not that of the first teacher.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Train on from the student of this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    json: Json = False,
+) -> Document:
+    """Train a small model to answer as larger ones do.
+
+    Example: edgeseq distill runs/teacher --model lmu --out runs/student
+    """
+    show = Show(json)
+    if start is not None and model is not None:
+        raise InputError(f"--from trains on the model of {start}: leave --model {model} out")
+    loss = {
+        "temperature": temperature,
+        "soft": soft,
+        "hard": hard,
+        "level": level,
+        "hidden": hidden,
+        "early": early,
+    }
+    given = {f"distillation.{name}": value for name, value in loss.items() if value is not None}
+    need("distillation", "train", "torch")
+    from edgeseq.quant.distill_stage import distill as distill_stage
+
+    stage = partial(
+        distill_stage,
+        teachers,
+        out,
+        source=data,
+        preset=model or PRESET,
+        seed=seed,
+        changes={**read_config(config), **parse_settings(set_ or []), **given},
+        start=start,
+        overwrite=overwrite,
+        trust=trust,
+    )
+    folder, document = follow(show, stage)
+    metrics = folder.manifest.metrics
+    taught, learned = (percent(metrics[name]) for name in ("teacher_test_accuracy", "test_accuracy"))
+    who = "teacher" if len(teachers) == 1 else f"{len(teachers)} teachers (mean)"
+    show.line(f"accuracy on the test subjects: {who} {taught}, student {learned}")
+    following = ("export", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-export"))
+    show.next(*following)
+    return {**document, "teachers": folder.manifest.lineage[-1].arguments["teachers"], "next": typed(*following)}

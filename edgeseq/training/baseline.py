@@ -1,0 +1,91 @@
+"""The baseline that a sequence model has to beat: a random forest on statistics of the last two seconds.
+
+Shape letters: T frames of a window, C channels, W windows, F features, K labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseq.data import Dataset, Recording, Split
+from edgeseq.data.dataset import natural_order
+from edgeseq.errors import InputError, MissingDependency
+from edgeseq.metrics import Scores, score
+from edgeseq.training.augment import Triads
+from edgeseq.training.evaluate import smooth
+
+WINDOW = 2.0  # seconds that one answer is made from
+HOP = {"train": 1.0, "test": 0.1}  # seconds between windows
+TREES = 300
+Features = NDArray[np.float64]
+Labels = NDArray[np.int16]
+
+
+def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> tuple[Scores, Scores]:
+    """Scores on the test subjects of a random forest, as it answers and smoothed over ``smoothing`` seconds.
+
+    It answers every 0.1 s after the first two seconds of a recording. There is nothing to choose on the validation
+    subjects, so it learns from them too.
+
+    Raises:
+        InputError: no recording of the training subjects, or none of the test subjects, has labels after the window.
+        MissingDependency: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.ensemble import RandomForestClassifier
+    except ImportError:
+        raise MissingDependency("scikit-learn", "train", "the random forest") from None
+    learned = list(_windows(_in_order(split), split.train, HOP["train"]))
+    asked = list(_windows(split.test.recordings, split.test, HOP["test"]))
+    for part, found in (("training", learned), ("test", asked)):
+        if not any((y >= 0).any() for _, y in found):
+            raise InputError(
+                f"no recording of the {part} subjects has a label after its first {WINDOW:g} s, which the random "
+                "forest needs: record longer stretches"
+            )
+    x, y = (np.concatenate(parts) for parts in zip(*learned, strict=True))
+    forest = RandomForestClassifier(TREES, random_state=seed, class_weight="balanced").fit(x[y >= 0], y[y >= 0])
+    plain, smoothed = [], []
+    for x, y in asked:
+        probabilities = np.zeros((len(x), len(split.test.labels)))  # (W, K)
+        probabilities[:, forest.classes_] = forest.predict_proba(x)
+        plain.append((y, probabilities.argmax(-1)))
+        log = np.log(probabilities + 1e-9).astype(np.float32)
+        smoothed.append((y, smooth(log, smoothing / HOP["test"]).argmax(-1) if smoothing else log.argmax(-1)))
+    labels = len(split.test.labels)
+    return score(plain, labels), score(smoothed, labels)
+
+
+def _in_order(split: Split) -> list[Recording]:
+    """Recordings to learn from, by name, whatever the split: a forest draws rows by position."""
+    recordings = [*split.train.recordings, *split.validation.recordings]
+    place = {name: i for i, name in enumerate(natural_order({recording.name for recording in recordings}))}
+    return sorted(recordings, key=lambda recording: place[recording.name])
+
+
+def _windows(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
+    """Of each recording the windows' features ``(W, F)`` and the labels ``(W,)`` of the frames they end with."""
+    length, step = max(2, round(WINDOW * form.rate)), max(1, round(hop * form.rate))
+    triads = Triads.of(form.units)
+    for recording in recordings:
+        ends = np.arange(length, len(recording.x), step)  # the frame that is answered: the first after 2 s, and on
+        if len(ends):
+            windows = (recording.x[end - length + 1 : end + 1] for end in ends)
+            yield np.stack([features(window, triads) for window in windows]), recording.y[ends]
+
+
+def features(window: NDArray[np.float32], triads: Triads) -> Features:
+    """Statistics ``(F,)`` of one window ``(T, C)``: of each channel, of the size of each triad, and correlations."""
+    starts = sorted((*triads.acceleration, *triads.angular_velocity))
+    sizes = [np.linalg.norm(window[:, i : i + 3], axis=1, keepdims=True) for i in starts]
+    x = np.concatenate([window, *sizes], 1).astype(np.float64)
+    quantiles = np.quantile(x, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
+    change = np.abs(np.diff(x, axis=0)).mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a channel that stands still has no correlation: 0 below
+        correlation = np.atleast_2d(np.corrcoef(window.T))[np.triu_indices(window.shape[1], 1)]
+    moments = [x.mean(0), x.std(0), x.min(0), x.max(0), *quantiles, change]
+    found: Features = np.nan_to_num(np.concatenate([*moments, correlation]))
+    return found

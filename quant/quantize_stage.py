@@ -1,0 +1,108 @@
+"""The stage behind ``edgeseq quantize``: a float model folder in, one with int8 weights and activations out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeseq.errors import InputError, unknown
+from edgeseq.folder import Folder, open_folder
+from edgeseq.lineage import stage_entry, trained_on
+from edgeseq.manifest import Precision
+from edgeseq.models.threads import threads
+from edgeseq.quant.calibrate import calibrate, quantize_model
+from edgeseq.quant.distill import distillation, distilling, split_changes
+from edgeseq.quant.distill_stage import load_teachers
+from edgeseq.training.loop import Report
+from edgeseq.training.stage import Announce, check_start, choose_split, complete, prepare, write_scored
+
+METHODS = ("qat", "ptq")
+STATES = ("float32", "int16", "int8")
+PRESET = "gru"  # whose settings a model is tuned with that was made from no preset
+TUNING = {"rounds": 3, "learning_rate": 5e-4}  # the weights are good already: they only learn to live with the rounding
+
+
+def quantize(
+    source: str | Path,
+    out: str | Path,
+    *,
+    method: str = "qat",
+    state: str = "float32",
+    teachers: Sequence[str | Path] = (),
+    data: str | None = None,
+    seed: int = 0,
+    changes: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    trust: bool = False,
+    announce: Announce = lambda model, split, settings: None,
+    tick: Callable[[], None] = lambda: None,
+    report: Report = lambda ended, steps: None,
+) -> Folder:
+    """Quantize the model of ``source`` to int8 and write the folder ``out``.
+
+    Ranges are the true least and greatest values on the training subjects' recordings, streamed with the state
+    carried (``tick`` is called at each frame). ``method`` "ptq" leaves it at that; "qat" then trains on with the
+    rounding in place, the ranges fixed, with the settings of the model's preset and ``changes``, on the labels or, with
+    ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does. ``state`` is the precision that the carried state
+    is kept at. The split is that of ``source``.
+
+    Raises:
+        InputError: an unknown method, state or setting, a model that is quantized already, unusable data.
+        Unsupported: the model looks ahead.
+        MissingDependency: Brevitas is not installed.
+    """
+    out, parent = Path(out), open_folder(source)
+    check_start(out, seed, overwrite=overwrite)
+    for what, value, known in (("method", method, METHODS), ("state precision", state, STATES)):
+        if value not in known:
+            raise unknown(what, value, known)
+    if parent.manifest.precision != Precision():
+        have = parent.manifest.precision.weights
+        raise InputError(f"{source} has {have} weights already: start from the float model that it came from")
+    changes = changes or {}
+    if method == "ptq" and (changes or teachers):
+        what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
+        raise InputError(f"{what} for training, and ptq does not train: use --method qat")
+    dataset = trained_on(parent, data)
+    split = choose_split(dataset, test=parent.manifest.split["test"], validation=parent.manifest.split["validation"])
+    loss, others = split_changes(changes)
+    folders = [open_folder(teacher) for teacher in teachers]
+    models = load_teachers(folders, dataset, split, trust=trust)
+    trainee = prepare(parent, PRESET, dataset, split, {**TUNING, **others}, seed, trust=trust)
+    trainee = dataclasses.replace(trainee, precision=Precision("int8", "int8", state))
+    with threads(trainee.settings.threads):
+        ranges = calibrate(trainee.model, split.train.recordings, tick)
+    quantize_model(trainee.model, trainee.precision, ranges)
+    how = distillation(loss) if models else None
+    entry = stage_entry(
+        "quantize",
+        {
+            "method": method,
+            "precision": msgspec.to_builtins(trainee.precision),
+            "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
+            "distillation": msgspec.to_builtins(how),
+            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in folders],
+        },
+        seed=seed,
+        data_fingerprint=dataset.fingerprint(),
+        parent=parent.hash,
+    )
+    if method == "ptq":
+        return write_scored(out, trainee, split, entry, overwrite=overwrite)
+    announce(trainee.model, split, trainee.settings)
+    with ExitStack() as stack:
+        objective = None
+        if how:
+            objective = stack.enter_context(distilling(trainee.model, models, split.train, trainee.settings, how))
+        return complete(
+            *(out, trainee, split, entry, seed),
+            objective=objective,
+            teachers=folders,
+            overwrite=overwrite,
+            report=report,
+        )

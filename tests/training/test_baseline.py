@@ -1,0 +1,85 @@
+"""The random forest that models are compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from edgeseq.data import Dataset, Recording, split_by_subject
+from edgeseq.errors import InputError, MissingDependency
+from edgeseq.training.augment import Triads
+from edgeseq.training.baseline import features, forest_baseline
+
+RATE = 20.0
+
+
+def movements(seconds=6.0, channels=2, unlabelled=0):
+    rng = np.random.default_rng(0)
+    t = np.arange(int(seconds * RATE)) / RATE
+    recordings = []
+    for subject in "1234":
+        for label, frequency in enumerate((0.7, 3.0)):
+            x = np.sin(2 * np.pi * frequency * t[:, None] + rng.uniform(0, 6, channels))
+            y = np.full(len(t), label, np.int16)
+            y[len(y) - unlabelled :] = -1
+            recordings.append(Recording(x.astype(np.float32), y, subject, f"{subject}-{label}"))
+    names = tuple("abcdef"[:channels])
+    return Dataset("movements", tuple(recordings), names, ("V",) * channels, RATE, ("slow", "fast"))
+
+
+def split(dataset):
+    return split_by_subject(dataset, test=["1"], validation=["2"])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_it_answers_every_tenth_of_a_second_after_the_window(channels):
+    plain, smoothed = forest_baseline(split(movements(channels=channels)))
+    assert plain.frames == smoothed.frames == 2 * 40  # of two recordings, 4 s each
+    assert plain.accuracy > 0.9
+    assert np.sum(plain.confusion) == plain.frames
+
+
+def test_unlabelled_time_is_neither_learned_nor_counted():
+    plain, _ = forest_baseline(split(movements(unlabelled=40)))
+    assert plain.frames == 2 * 20
+    assert len(plain.confusion) == 2
+
+
+def test_the_order_of_the_recordings_decides_nothing():
+    forward = movements()
+    backward = dataclasses.replace(forward, recordings=forward.recordings[::-1])
+    assert forest_baseline(split(forward), seed=3) == forest_baseline(split(backward), seed=3)
+
+
+def test_without_smoothing_both_answers_are_one():
+    plain, smoothed = forest_baseline(split(movements()), smoothing=0.0)
+    assert plain == smoothed
+
+
+def test_recordings_shorter_than_its_window_are_refused():
+    with pytest.raises(InputError, match="training subjects has a label after its first 2 s"):
+        forest_baseline(split(movements(seconds=1.9)))
+
+
+def test_without_scikit_learn_the_line_that_installs_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'edgeseq\[train\]'"):
+        forest_baseline(split(movements()))
+
+
+def test_features_of_a_triad_do_not_depend_on_how_the_sensor_is_turned():
+    rng = np.random.default_rng(1)
+    window = rng.normal(size=(40, 3)).astype(np.float32)
+    turned = window @ np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
+    triads = Triads.of(("g", "g", "g"))
+    ours, theirs = features(window, triads), features(turned, triads)
+    size = [4 * i + 3 for i in range(10)]  # the fourth column of each statistic is the triad's size
+    assert np.allclose(ours[size], theirs[size], atol=1e-5)
+    assert not np.allclose(ours, theirs, atol=1e-2)
+
+
+def test_features_of_a_channel_that_stands_still_are_finite():
+    assert np.isfinite(features(np.ones((40, 2), np.float32), Triads.of(("V", "V")))).all()
