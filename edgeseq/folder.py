@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,7 @@ GOLDEN_NAME = "golden.npz"
 SIGNATURE = "step"  # of a TFLite file
 X, STATE, Y, NEXT_STATE = "x", "state", "y", "next_state"  # the tensors of every model file
 MODEL_FILES = {"tflite": "model.tflite", "onnx": "model.onnx"}
+_PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,18 @@ class Folder:
         return _sha256(self.path / MANIFEST_NAME)
 
 
+def pretrained() -> tuple[str, ...]:
+    """The names of the trained models that come with edgeseq."""
+    return tuple(sorted(manifest.parent.name for manifest in _PRETRAINED.glob(f"*/{MANIFEST_NAME}")))
+
+
 def open_folder(path: str | Path) -> Folder:
-    """Open a model folder and check every file against its hash.
+    """Open a model folder, or a pretrained one by its name, and check every file against its hash.
 
     Raises:
         InputError: not a model folder, a newer format, or a file that is missing or was changed.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder; a model folder is what edgeseq train writes")
+    path = _located(Path(path))
     try:
         raw = (path / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
@@ -82,9 +87,20 @@ def open_folder(path: str | Path) -> Folder:
             raise InputError(f"{path} is incomplete: {name} is missing")
         if _sha256(file) != expected:
             raise InputError(f"{file} was changed after it was written: its sha256 is not the manifest's; make it anew")
-    if manifest.digest != _digest(manifest):
+    if manifest.digest != _digest(raw):
         raise InputError(f"{path / MANIFEST_NAME} was changed after it was written: make the folder anew")
     return Folder(path, manifest)
+
+
+def _located(path: Path) -> Path:
+    """The folder itself, or where the pretrained one of that name lies; a folder of that name here comes first."""
+    if path.is_dir():
+        return path
+    names = pretrained()
+    if str(path) in names:
+        return _PRETRAINED / path
+    known = f", and with edgeseq come {' and '.join(names)}" if names and len(path.parts) == 1 else ""
+    raise InputError(f"{path} is not a folder; a model folder is what edgeseq train writes{known}")
 
 
 def _decode(path: Path, raw: bytes) -> Manifest:
@@ -156,15 +172,15 @@ def seal(staging: Path, manifest: Manifest) -> Manifest:
     """Write the model card and the manifest with the hash of every other file; returns the manifest as written."""
     names = sorted(file.name for file in staging.iterdir() if file.name not in (MANIFEST_NAME, CARD_NAME))
     sealed = msgspec.structs.replace(manifest, files={name: _sha256(staging / name) for name in names})
-    sealed = msgspec.structs.replace(sealed, digest=_digest(sealed))
+    sealed = msgspec.structs.replace(sealed, digest=_digest(msgspec.json.encode(sealed)))
     (staging / CARD_NAME).write_text(card(sealed), encoding="utf-8")
     (staging / MANIFEST_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed
 
 
-def _digest(manifest: Manifest) -> str:
-    """The sha256 of a manifest's content, whatever its layout in the file."""
-    content = msgspec.structs.replace(manifest, digest="")
+def _digest(raw: bytes) -> str:
+    """The sha256 of a manifest's content, whatever its layout in the file and whichever fields this edgeseq knows."""
+    content = {**msgspec.json.decode(raw, type=dict[str, Any]), "digest": ""}
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
 

@@ -6,6 +6,7 @@ Elsewhere the number is that of torch at training, and is called "trained".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from edgeseq.cli.output import Document, Show, percent
 from edgeseq.data import Dataset
 from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.session import Session
-from edgeseq.errors import EdgeseqError
+from edgeseq.errors import EdgeseqError, MissingDependency, Unsupported
 from edgeseq.folder import MODEL_FILES, Folder
 from edgeseq.lineage import trained_on
 from edgeseq.metrics import Scores, score
@@ -28,22 +29,48 @@ def accuracies(show: Show, folder: Folder, engines: Sequence[str]) -> dict[str, 
     The numpy engine runs no file and takes long: its accuracy is the training's.
     """
     trained = folder.manifest.metrics.get("test_accuracy")
-    found = {engine: _entry(trained, TRAINED) for engine in engines}
+    found = engine_scores(show, folder, engines)
+    return {
+        engine: _entry(round(found.scores[engine].accuracy, 6), MEASURED, found.scores[engine].frames, found.people)
+        if engine in found.scores
+        else _entry(trained, TRAINED)
+        for engine in engines
+    }
+
+
+@dataclass(frozen=True)
+class EngineScores:
+    """Scores by engine, of those that could be scored here, on so many people; without any, ``missing`` says why."""
+
+    scores: dict[str, Scores]
+    people: int = 0
+    missing: str = ""
+
+
+def engine_scores(show: Show, folder: Folder, engines: Sequence[str]) -> EngineScores:
+    """Scores of the engines that run a file, on the test subjects."""
     running = [engine for engine in engines if ENGINES[engine].file in MODEL_FILES.values()]
     if not running:
-        return found
+        return EngineScores({}, missing="only an engine that runs a file is scored")
     try:
         data = tested_on(folder)
     except EdgeseqError as error:
         show.note(f"accuracy is that of the training: {error}")
-        return found
+        return EngineScores({}, missing=str(error))
     if data is None:
-        return found
+        why = "its test subjects are not in the data at hand, or cannot be scored frame by frame"
+        return EngineScores({}, missing=why)
+    found: dict[str, Scores] = {}
+    missing = "its test subjects have no labelled frame after the first seconds"
     for engine in running:
-        scores = evaluate(Session(folder, engine), data)
+        try:
+            scores = evaluate(Session(folder, engine), data)
+        except (MissingDependency, Unsupported) as error:  # it was measured on another machine
+            missing = str(error)
+            continue
         if scores.frames:
-            found[engine] = _entry(round(scores.accuracy, 6), MEASURED, scores.frames, len(data.subjects))
-    return found
+            found[engine] = scores
+    return EngineScores(found, len(data.subjects), "" if found else missing)
 
 
 def tested_on(folder: Folder) -> Dataset | None:

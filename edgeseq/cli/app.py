@@ -19,22 +19,25 @@ import typer
 import edgeseq
 from edgeseq.cli.bench import bench
 from edgeseq.cli.demo import demo
+from edgeseq.cli.distill import distill
 from edgeseq.cli.doctor import doctor
 from edgeseq.cli.export import export, verify
 from edgeseq.cli.look import datasets, inspect, models
 from edgeseq.cli.output import Document, Failed
+from edgeseq.cli.quantize import quantize
+from edgeseq.cli.report import report
 from edgeseq.cli.stream import stream
 from edgeseq.cli.train import train
 from edgeseq.errors import EdgeseqError, unknown
 
 VERBS = {
-    "Make a model": (train, export, verify),
-    "Run and measure it": (stream, bench),
+    "Make a model": (train, distill, quantize, export, verify),
+    "Run and measure it": (stream, bench, report),
     "Look": (inspect, models, datasets, doctor),
     "See it all work": (demo,),
 }
 NAMES = tuple(verb.__name__ for verbs in VERBS.values() for verb in verbs)
-RESUMABLE = ("train", "demo")
+RESUMABLE = ("train", "distill", "quantize", "demo")
 INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 a bug of ours; 2 usage or bad input; 3 something is not installed; 4 not supported; "

@@ -1,0 +1,122 @@
+"""Which of a report's models was made from which, by the hashes in their lineage, and what can be set side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from edgeseq.devices.report.document import EngineRow, Model, Report
+from edgeseq.manifest import Precision, Stage
+
+FLOAT = "float32"
+
+
+def is_float(precision: Precision) -> bool:
+    """Whether nothing of a model is quantized."""
+    return precision == Precision(FLOAT, FLOAT, FLOAT)
+
+
+def float_of(report: Report, model: Model) -> Model | None:
+    """The float model that ``model`` was quantized from, if it is in the report."""
+    if is_float(model.precision):
+        return None
+    sources = {stage.parent for stage in model.lineage if stage.verb == "quantize" and stage.parent}
+    return _only([other for other in report.models if is_float(other.precision) and sources & identities(other)])
+
+
+def teacher_of(report: Report, model: Model) -> Model | None:
+    """The model that ``model`` was distilled from; None also where there were several, or it is not in the report."""
+    hashes = {entry["hash"] for stage in model.lineage for entry in teachers(stage)}
+    if len(hashes) != 1:
+        return None
+    return _only([other for other in report.models if other is not model and hashes & identities(other)])
+
+
+def plain_of(report: Report, model: Model) -> Model | None:
+    """The same architecture, trained without a teacher for the same test, beside a distilled ``model``."""
+    if not any(True for stage in model.lineage for _ in teachers(stage)):
+        return None
+    same = [
+        other
+        for other in report.models
+        if (other.family, other.arguments, other.precision) == (model.family, model.arguments, model.precision)
+        and not any(True for stage in other.lineage for _ in teachers(stage))
+        and same_test(model, other)
+    ]
+    return _only(same)
+
+
+def teachers(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    """The teachers that a stage names, each with its ``hash``."""
+    named = stage.arguments.get("teachers")
+    for entry in named if isinstance(named, (list, tuple)) else ():
+        if isinstance(entry, Mapping) and isinstance(entry.get("hash"), str):
+            yield entry
+
+
+def identities(model: Model) -> set[str]:
+    """The hashes under which others know a model: that of its folder, and of the folder it was exported from."""
+    last = model.lineage[-1] if model.lineage else None
+    return {model.folder_hash, *([last.parent] if last and last.verb == "export" and last.parent else [])}
+
+
+def data_stage(model: Model) -> Stage | None:
+    """The last stage that saw data."""
+    return next((stage for stage in reversed(model.lineage) if stage.data), None)
+
+
+def grouped(models: Iterable[Model], key: Callable[[Model], Hashable]) -> list[list[Model]]:
+    """The models with one key together, in the order in which they come."""
+    groups: dict[Hashable, list[Model]] = {}
+    for model in models:
+        groups.setdefault(key(model), []).append(model)
+    return list(groups.values())
+
+
+def test_key(model: Model) -> tuple[Any, ...]:
+    """What two models must share for their scores to be set side by side: data, test subjects, labels."""
+    stage = data_stage(model)
+    return (stage and (stage.data_fingerprint or stage.data), model.split.get("test", ()), model.labels)
+
+
+def split_key(model: Model) -> tuple[Any, ...]:
+    """What two models must share to have learned from, and been tested on, the same people."""
+    return (*test_key(model), tuple(sorted(model.split.items())))
+
+
+def machine_key(model: Model) -> tuple[Any, ...]:
+    """The machine that a model was measured on, and what its times may be called."""
+    return (model.facts.model, model.facts.machine, model.facts.cores, model.provenance)
+
+
+def same_test(one: Model, other: Model) -> bool:
+    """Whether both were tested on the same people of the same data."""
+    return bool(one.split.get("test")) and test_key(one) == test_key(other)
+
+
+def same_machine(one: Model, other: Model) -> bool:
+    """Whether the times of both are of one machine, of one that exists, and at one rate."""
+    return one.timed and other.timed and machine_key(one) == machine_key(other) and one.rate == other.rate
+
+
+def shared_rows(one: Model, other: Model) -> Iterator[tuple[EngineRow, EngineRow]]:
+    """The engines that ran both, in the order of the first."""
+    theirs = {row.engine: row for row in other.engines}
+    return ((row, theirs[row.engine]) for row in one.engines if row.engine in theirs)
+
+
+def accuracy_difference(one: Model, other: Model, engine: str | None = None) -> float | None:
+    """How much more often ``one`` is right than ``other``, in points: in ``engine``, or in the first that scored both.
+
+    None where they were tested on others, or one of them was not scored.
+    """
+    if not same_test(one, other):
+        return None
+    for row, theirs in shared_rows(one, other):
+        if row.scores and theirs.scores and engine in (None, row.engine) and row.scores.frames == theirs.scores.frames:
+            return 100 * (row.scores.accuracy - theirs.scores.accuracy)
+    return None
+
+
+def _only(found: Sequence[Model]) -> Model | None:
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,124 @@
+"""The distributions of a step's duration as SVG: one figure a model, tight above the line and paced below it.
+
+matplotlib draws, its Figure alone: no pyplot, no state. The text stays text, and the colours become those of the page.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgeseq.devices.report.document import Distribution, EngineRow, Model, edge
+from edgeseq.devices.report.numbers import engine_name, micros
+from edgeseq.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, ROW, MARGIN = 4.4, 1.2, 0.3  # inches; of a figure, of an engine, of the axis below
+APART = 1.45  # from one line to the next, where a shape is 0.36 high
+POINTS = 8.5  # size of the letters
+_TIGHT, _PACED, _INK, _MUTED, _LINE = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"  # drawn with, then replaced
+_VARIABLES = {_TIGHT: "--tight", _PACED: "--paced", _INK: "--ink", _MUTED: "--muted", _LINE: "--line"}
+
+
+def limits(models: Sequence[Model]) -> tuple[float, float]:
+    """The range in microseconds from the fastest call to the slowest p99, so that all figures have one axis."""
+    parts = [part for model in models for row in model.engines for part in (row.tight, row.paced) if part.counts]
+    if not parts:
+        return 1.0, 10.0
+    return min(edge(part.first) for part in parts), max(part.quantiles.p99 or 0.0 for part in parts)
+
+
+def figure(model: Model, name: str, within: tuple[float, float]) -> str:
+    """An ``<svg>`` element with every engine of a model, its ids beginning with ``name``; empty without times.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    rows = [row for row in model.engines if row.tight.counts and row.paced.counts]
+    if not rows:
+        return ""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependency("matplotlib", "train", "the report") from None
+    height = ROW * len(rows) + MARGIN
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "edgeseq", "font.size": POINTS}):
+        drawn = Figure(figsize=(WIDTH, height))
+        axes = drawn.add_axes((0.01, MARGIN / height, 0.98, 1 - MARGIN / height))
+        _frame(axes, len(rows), within)
+        for place, row in enumerate(rows):
+            _engine(axes, APART * (len(rows) - 1 - place), row, within[0])
+        target = io.StringIO()
+        drawn.savefig(target, format="svg", transparent=True, metadata={"Date": None})
+    return inline(target.getvalue(), name)
+
+
+def _frame(axes: Axes, count: int, within: tuple[float, float]) -> None:
+    low, high = within[0] / 1.1, within[1] * 2  # on the right for the label of the slowest
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_ylim(-0.6, APART * count - 0.6)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    ticks = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    if len(ticks) < 2:
+        ticks = sorted({*ticks, *(t * k for t in (0.1, 1.0, 10.0) for k in (2, 5) if low <= t * k <= high)})
+    ticks = [tick for tick in ticks if 1.1 * low <= tick <= high / 1.2]  # the others' labels would be cut
+    axes.set_xticks(ticks, [_tick(value) for value in ticks])
+    axes.set_xticks([], minor=True)
+    axes.tick_params(axis="x", length=0, labelcolor=_MUTED)
+    for value in ticks:
+        axes.axvline(value, color=_LINE, linewidth=0.8, zorder=0)
+
+
+def _tick(value: float) -> str:
+    return f"{value / 1000:g} ms" if value >= 1000 else f"{value:g} µs"
+
+
+def _engine(axes: Axes, place: float, row: EngineRow, left: float) -> None:
+    axes.axhline(place, color=_LINE, linewidth=0.8, zorder=1)
+    name = engine_name(row.engine)
+    axes.text(left, place + 0.76, name, color=_INK, weight="bold", ha="left", va="center", parse_math=False)
+    _shape(axes, place, row.tight, _TIGHT, 1)
+    _shape(axes, place, row.paced, _PACED, -1)
+
+
+def _shape(axes: Axes, place: float, part: Distribution, colour: str, side: int) -> None:
+    """A histogram upwards or downwards from the line, as high as the others, with its median and p99."""
+    top = max(part.counts)
+    edges = [edge(part.first + i) for i in range(len(part.counts) + 1)]
+    heights = [place + side * 0.36 * number / top for number in part.counts]
+    axes.stairs(heights, edges, baseline=place, fill=True, color=colour, alpha=0.5, zorder=2)
+    for value, where, apart in ((part.quantiles.p50, "right", 1.02), (part.quantiles.p99, "left", 1 / 1.02)):
+        if value is None:
+            continue
+        axes.plot([value, value], [place, place + side * 0.42], color=colour, linewidth=1.2, zorder=3)
+        text = axes.text(
+            value * apart, place + side * 0.53, micros(value), color=colour, ha=where, va="center", zorder=4
+        )
+        text.set_parse_math(False)
+
+
+def inline(svg: str, name: str) -> str:
+    """A figure's SVG as a page's element: no prolog, metadata or style sheet, ids of its own, the page's colours."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", element, flags=re.DOTALL)
+    element = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', element)
+    element = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", element)
+    element = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', element)
+    element = re.sub(r'<svg\b[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', element, count=1)
+    element = re.sub(r"font-family: [^;\"]*;? ?", "", element)
+    element = re.sub(r"font: (?:(bold|\d+) )?([\d.]+px) [^;\"]*", _font, element)  # as matplotlib 3.8 writes it
+    for colour, variable in _VARIABLES.items():
+        element = element.replace(colour, f"var({variable})")
+    return element.strip()
+
+
+def _font(found: re.Match[str]) -> str:
+    return f"font-weight: {found[1] or 'normal'}; font-size: {found[2]}"

@@ -1,0 +1,184 @@
+"""What the numbers say, in sentences. Each speaks of what is in the report, and is absent where that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from edgeseq.devices.facts import HOST
+from edgeseq.devices.report.document import EngineRow, Model, Report
+from edgeseq.devices.report.kinship import (
+    accuracy_difference,
+    float_of,
+    grouped,
+    machine_key,
+    plain_of,
+    same_machine,
+    shared_rows,
+    teacher_of,
+    test_key,
+)
+from edgeseq.devices.report.numbers import (
+    engine_name,
+    joined,
+    machine_name,
+    micros,
+    more_accurate,
+    people,
+    percent,
+    plural,
+    precision_name,
+    times,
+)
+from edgeseq.metrics import Scores
+
+
+def verdicts(report: Report) -> list[str]:
+    """The sentences at the top, what matters most first."""
+    said = [sentence for group in grouped(report.models, test_key) for sentence in _right(report, group)]
+    for model in report.models:
+        said += [*_quantized(report, model), *_distilled(report, model)]
+    machines = grouped(report.models, machine_key)
+    for group in machines:
+        said += _in_time(group)
+    said.append(_proven(report.models))
+    said += [_where(group) for group in machines]
+    if len(machines) > 1:
+        said.append("These are different machines: times of one are not set beside those of another.")
+    return said
+
+
+def title(report: Report) -> str:
+    """The models' names."""
+    return joined(model.name for model in report.models)
+
+
+def scored_row(model: Model) -> EngineRow | None:
+    """The first engine in which the accuracy was measured."""
+    return next((row for row in model.engines if row.scores), None)
+
+
+def majority(scores: Scores) -> tuple[float, float]:
+    """Accuracy and macro-F1 of always answering the label that is the most common among the counted frames."""
+    labelled = [sum(row) for row in scores.confusion]
+    share = max(labelled) / sum(labelled)
+    return share, 2 * share / (1 + share) / sum(number > 0 for number in labelled)
+
+
+def _right(report: Report, group: Sequence[Model]) -> Iterator[str]:
+    rows = [(model, row.scores) for model in group if (row := scored_row(model)) and row.scores]
+    rows.sort(key=lambda pair: -pair[1].accuracy)
+    if rows:
+        first = rows[0][1]
+        shares = [f"{model.name} is right in {percent(scores.accuracy)} %" for model, scores in rows[:1]]
+        shares += [f"{model.name} in {percent(scores.accuracy)} %" for model, scores in rows[1:]]
+        baselines = [baseline for baseline in report.baselines if rows[0][0].name in baseline.models]
+        shares += [f"a {b.name} in {percent(b.plain.accuracy)} %" for b in baselines if b.plain]
+        whose = people(rows[0][0].people)
+        yield (
+            f"Of {plural(first.frames, 'frame')} of {whose} never seen in training, {', '.join(shares)}; "
+            f"always naming the most common label would be right in {percent(majority(first)[0])} %."
+        )
+    for model in group:
+        if scored_row(model) is None:
+            trained = model.metrics.get("test_accuracy")
+            found = "" if trained is None else f"; at training, torch found {percent(trained)} %"
+            why = model.unscored or "no engine was asked"
+            yield f"The accuracy of {model.name} was not measured here: {why}{found}."
+
+
+def _quantized(report: Report, model: Model) -> Iterator[str]:
+    source = float_of(report, model)
+    if source is not None:
+        yield from _compared(model, precision_name(model.precision), source, "fp32")
+
+
+def _distilled(report: Report, model: Model) -> Iterator[str]:
+    teacher = teacher_of(report, model)
+    if teacher is not None:
+        yield from _compared(model, "the distilled student", teacher, "its teacher")
+    plain = plain_of(report, model)
+    difference = None if plain is None else accuracy_difference(model, plain)
+    if plain is not None and difference is not None:
+        how = more_accurate(difference)
+        than = "as" if how == "as accurate" else "than"
+        yield f"The distilled {model.name} is {how} {than} {plain.name}, the same model trained without a teacher."
+
+
+def _compared(model: Model, kind: str, other: Model, other_kind: str) -> Iterator[str]:
+    """How a model compares with another in size, time and accuracy, in the first engine that ran both."""
+    parts: list[str] = []
+    pair = next(shared_rows(model, other), None)
+    if pair is not None:
+        row, theirs = pair
+        parts.append(f"is {times(theirs.file_bytes, row.file_bytes, 'smaller', 'larger', 'as large')}")
+        if same_machine(model, other):
+            parts.append(f"in {engine_name(row.engine)} it is {_speed(row, theirs)}")
+    difference = accuracy_difference(model, other)
+    if difference is not None:
+        parts.append(f"{'it ' if parts else ''}is {more_accurate(difference)}")
+    if parts:
+        yield f"Compared with {other_kind} ({other.name}), {kind} ({model.name}) {'; '.join(parts)}."
+
+
+def _speed(row: EngineRow, theirs: EngineRow) -> str:
+    paced = _faster(theirs.paced.quantiles.p50, row.paced.quantiles.p50)
+    tight = _faster(theirs.tight.quantiles.p50, row.tight.quantiles.p50)
+    if paced == tight:
+        return f"{paced}, at the sensor's rate and in a tight loop"
+    return f"{paced} at the sensor's rate and {tight} in a tight loop"
+
+
+def _faster(before: float | None, after: float | None) -> str:
+    return times(before, after, "faster", "slower", "as fast") if before and after else "not timed"
+
+
+def _in_time(group: Sequence[Model]) -> Iterator[str]:
+    timed = [(model, row) for model in group if model.timed for row in model.engines if row.paced.quantiles.p50]
+    if not timed:
+        return
+    model, row = min(timed, key=lambda pair: pair[1].paced.quantiles.p50 or 0)
+    quantiles = row.paced.quantiles
+    yield (
+        f"Fastest at the sensor's rate is {model.name} in {engine_name(row.engine)}: {micros(quantiles.p50)} µs a step "
+        f"at the median and {micros(quantiles.p99)} µs at p99, of the {1e6 / model.rate:,.0f} µs between two frames "
+        f"at {model.rate:g} Hz."
+    )
+    late = [(m, r) for m, r in timed if r.deadline_misses]
+    if not late:
+        yield "No answer was late."
+    for m, r in late:
+        yield (
+            f"{m.name} in {engine_name(r.engine)} answered after the next frame was due "
+            f"{plural(r.deadline_misses or 0, 'time')} in {r.paced_frames:,}."
+        )
+
+
+def _proven(models: Sequence[Model]) -> str:
+    failed = [(model.name, link.name) for model in models for link in model.proof if not link.passed]
+    unproven = [model.name for model in models if not model.proof]
+    if failed:
+        where = joined(f"{link} of {name}" for name, link in failed)
+        return f"The proof fails: {where}. What would run is not what was trained."
+    if unproven:
+        return f"There is no proof in {joined(unproven)}: nothing says that it computes what was trained."
+    links = sum(len(model.proof) for model in models)
+    held = "the one link of the proof holds" if links == 1 else f"all {links:,} links of the proof hold"
+    return f"What runs is what was trained: {held}."
+
+
+def _where(group: Sequence[Model]) -> str:
+    facts, first = group[0].facts, group[0]
+    name = machine_name(facts)
+    if not first.timed:
+        return f"{name} is emulated: no times are shown, they would be those of no board."
+    cores = f", {plural(facts.cores, 'core')}" if facts.cores else ""
+    slowed = _throttled(group)
+    if first.provenance == HOST:
+        return f"Times are those of {name}{cores}: a computer, not a board. They do not carry over to one.{slowed}"
+    return f"Times were measured on {name}{cores}.{slowed}"
+
+
+def _throttled(group: Sequence[Model]) -> str:
+    bits = {f.throttled for m in group for f in (m.facts, m.facts_at_end) if f.throttled}
+    some = sorted(text for text in bits if text.lower().removeprefix("0x").strip("0"))
+    return f" It had slowed itself down (throttle bits {joined(some)}): cool it, and measure again." if some else ""

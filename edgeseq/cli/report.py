@@ -1,0 +1,242 @@
+"""``edgeseq report``: folders in, one page for whoever decides; or two reports side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeseq.cli.output import Clock, Document, Failed, Json, Show, need, not_negative, positive
+from edgeseq.errors import BudgetMissed, EdgeseqError, InputError
+from edgeseq.folder import Folder, open_folder
+
+if TYPE_CHECKING:
+    from edgeseq.devices.report.compare import Comparison
+    from edgeseq.devices.report.document import Baseline, Model, Report
+    from edgeseq.metrics import Scores
+
+FOREST = "random forest"
+
+
+def report(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Model folders that edgeseq export wrote.", metavar="FOLDER...")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for report.html, report.md and report.json.")] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(help="What edgeseq bench --out wrote, here or on a board; measured now, if not given."),
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Train a random forest to compare with.")
+    ] = True,
+    seconds: Annotated[
+        float, typer.Option(help="Tight loop of each folder, all engines in turn.", callback=positive)
+    ] = 2.0,
+    paced_seconds: Annotated[
+        float, typer.Option(help="At the sensor's rate, for each engine.", callback=positive)
+    ] = 10.0,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Compare two report.json instead.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Percent that a median or a file may grow by.", callback=not_negative)
+    ] = 10.0,
+    accuracy_budget: Annotated[
+        float, typer.Option(help="Points that the accuracy may fall by.", callback=not_negative)
+    ] = 1.0,
+    json: Json = False,
+) -> Document:
+    """Write a report about folders, or compare two reports.
+
+    Example: edgeseq report runs/gru-export runs/lmu-export --out runs/report
+    """
+    show = Show(json)
+    if compare is not None:
+        if folders or out or bench:
+            raise InputError("--compare reads two reports: leave out the folders, --out and --bench")
+        return compare_reports(show, *compare, budget=budget, accuracy_budget=accuracy_budget)
+    if not folders:
+        raise InputError("a report is of at least one folder: edgeseq report FOLDER... --out DIR")
+    if out is None:
+        raise InputError("--out is needed: the folder for report.html, report.md and report.json")
+    need("the report", "train", "jinja2", "matplotlib")
+    clock, target = Clock(), _target(out)
+    made = make_report(show, folders, bench, baseline=baseline, seconds=seconds, paced_seconds=paced_seconds)
+    return write_report(show, made, target, clock)
+
+
+def make_report(
+    show: Show,
+    folders: Sequence[Path],
+    bench: Path | None = None,
+    *,
+    baseline: bool = True,
+    seconds: float = 2.0,
+    paced_seconds: float = 10.0,
+) -> Report:
+    """Measure the folders, or take what ``bench`` holds, and score them where the test subjects' data is at hand."""
+    from edgeseq import __version__
+    from edgeseq.cli.accuracy import engine_scores
+    from edgeseq.cli.bench import bench_folders
+    from edgeseq.devices.facts import read_facts
+    from edgeseq.devices.report.document import Report
+    from edgeseq.devices.report.gather import bench_of, distinct, gather, read_bench
+    from edgeseq.devices.report.numbers import machine_name
+
+    opened = [open_folder(path) for path in folders]
+    if bench is None:
+        measured = bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
+    else:
+        known = read_bench(bench)
+        measured = [bench_of(folder, known, bench) for folder in opened]
+    models = []
+    for folder, found in zip(opened, measured, strict=True):
+        show.note(f"scoring {folder.path}")
+        scored = engine_scores(show, folder, [entry.engine for entry in found.engines])
+        models.append(gather(folder, found, scored.scores, people=scored.people, unscored=scored.missing))
+    named = distinct(models)
+    baselines = _baselines(show, opened, named) if baseline else ()
+    return Report(edgeseq=__version__, scored_on=machine_name(read_facts()), models=named, baselines=tuple(baselines))
+
+
+def _baselines(show: Show, folders: Sequence[Folder], models: Sequence[Model]) -> list[Baseline]:
+    """A random forest for each group of models that were tested on the same people."""
+    from edgeseq.devices.report.document import Baseline
+    from edgeseq.devices.report.kinship import grouped, split_key
+
+    folder_of = dict(zip((model.name for model in models), folders, strict=True))
+    found = []
+    for group in grouped(models, split_key):
+        names = tuple(model.name for model in group)
+        folder = folder_of[names[0]]
+        show.note(f"training a {FOREST} on the people of {names[0]}")
+        try:
+            plain, smoothed = _forest(folder)
+        except EdgeseqError as error:
+            show.note(f"no {FOREST}: {error}")
+            found.append(Baseline(name=FOREST, models=names, missing=str(error)))
+        else:
+            found.append(Baseline(name=FOREST, models=names, plain=plain, smoothed=smoothed))
+    return found
+
+
+def _forest(folder: Folder) -> tuple[Scores, Scores]:
+    """The scores of a random forest that learns from whom the folder's model did, plain and smoothed.
+
+    Raises:
+        MissingDependency: scikit-learn or torch is not installed.
+        EdgeseqError: the data is not at hand, or not split as it was.
+    """
+    need(f"the {FOREST}", "train", "sklearn", "torch")
+    from edgeseq.data import split_by_subject
+    from edgeseq.lineage import trained_on
+    from edgeseq.training.baseline import forest_baseline
+
+    manifest = folder.manifest
+    data = trained_on(folder)
+    split = split_by_subject(data, test=manifest.split.get("test", ()), validation=manifest.split.get("validation", ()))
+    return forest_baseline(split, smoothing=manifest.decision.smoothing)
+
+
+def write_report(show: Show, made: Report, target: Path, clock: Clock) -> Document:
+    """Write the three files and say what the report says."""
+    from edgeseq.devices.report.document import encode_report
+    from edgeseq.devices.report.markdown import markdown
+    from edgeseq.devices.report.page import page
+    from edgeseq.devices.report.words import verdicts
+
+    contents = {
+        "report.html": page(made).encode(),
+        "report.md": markdown(made).encode(),
+        "report.json": encode_report(made),
+    }
+    sentences = verdicts(made)
+    for sentence in sentences:
+        show.text(sentence)
+    show.line()
+    for name, content in contents.items():
+        _write(target / name, content)
+        show.wrote(target / name, len(content), clock)
+    return {
+        "out": str(target),
+        "files": {name: len(content) for name, content in contents.items()},
+        "seconds": clock.seconds,
+        "models": [{"name": model.name, "hash": model.folder_hash} for model in made.models],
+        "verdicts": sentences,
+    }
+
+
+def compare_reports(show: Show, old: Path, new: Path, *, budget: float, accuracy_budget: float) -> Document:
+    """Show what changed between two reports.
+
+    Raises:
+        Failed: something is over the budget. What it carries is the BudgetMissed, and the document with every change.
+    """
+    from edgeseq.devices.report.compare import compare, findings
+    from edgeseq.devices.report.document import read_report
+
+    found = compare(read_report(old), read_report(new), budget=budget, accuracy_budget=accuracy_budget)
+    sentences = findings(found)
+    _show_comparison(show, found, sentences)
+    document: Document = {
+        "old": str(old),
+        "new": str(new),
+        "passed": not found.missed,
+        "findings": sentences,
+        "warnings": found.warnings,
+        "unpaired": found.unpaired,
+        "changes": found.changes,
+    }
+    if found.missed:
+        first = sentences[0].removesuffix(".")
+        more = f" ({len(found.missed) - 1} more)" if len(found.missed) > 1 else ""
+        allowed = f"allowed are {budget:g} % of time and size, {accuracy_budget:g} points of accuracy"
+        raise Failed(BudgetMissed(f"{first}{more}; {allowed}"), document)
+    return document
+
+
+def _show_comparison(show: Show, found: Comparison, sentences: Sequence[str]) -> None:
+    from edgeseq.devices.report.compare import difference, shown
+    from edgeseq.devices.report.numbers import engine_name
+
+    for warning in found.warnings:
+        show.line(warning, "bold red")
+    show.table(
+        ["model", "engine", "", ">old", ">new", ">change", ""],
+        [
+            [
+                change.model,
+                engine_name(change.engine),
+                change.quantity,
+                *shown(change),
+                difference(change),
+                "FAILED" if change.missed else "",
+            ]
+            for change in found.changes
+        ],
+    )
+    for sentence in (*found.unpaired, *sentences):
+        show.text(sentence)
+
+
+def _target(out: Path) -> Path:
+    """The folder to write to, made where it is not there.
+
+    Raises:
+        InputError: it cannot be made, or is a file.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder: {error.strerror}") from None
+    return out
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None

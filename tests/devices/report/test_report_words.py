@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from edgeseq.devices.report import tables
+from edgeseq.devices.report.document import Baseline
+from edgeseq.devices.report.numbers import (
+    flat,
+    machine_name,
+    micros,
+    more_accurate,
+    points,
+    precision_name,
+    size,
+    times,
+)
+from edgeseq.devices.report.words import majority, verdicts
+from edgeseq.manifest import Link, Precision
+from edgeseq.metrics import Scores
+
+
+def cells(table, *start):
+    """The one row that begins so."""
+    (row,) = [row for row in table.rows if row[: len(start)] == start]
+    return dict(zip([c.title if not c.group else f"{c.group} {c.title}" for c in table.columns], row, strict=True))
+
+
+def test_what_one_model_says(make_report, make_model):
+    assert verdicts(make_report(make_model())) == [
+        "Of 1,000 frames of 2 people never seen in training, gru-export is right in 82.0 %; always naming the most "
+        "common label would be right in 50.0 %.",
+        "Fastest at the sensor's rate is gru-export in LiteRT: 12.0 µs a step at the median and 24.0 µs at p99, of the "
+        "20,000 µs between two frames at 50 Hz.",
+        "No answer was late.",
+        "What runs is what was trained: the one link of the proof holds.",
+        "Times were measured on Raspberry Pi 5 Model B Rev 1.0, 4 cores.",
+    ]
+
+
+def test_one_of_everything_is_singular(make_report, make_model, make_row):
+    row = make_row(deadline_misses=1, scores=Scores(1.0, 1.0, 1, ((1, 0), (0, 0))))
+    said = "\n".join(verdicts(make_report(make_model(engines=(row,), people=1))))
+    assert "Of 1 frame of 1 person never seen" in said
+    assert "gru-export in LiteRT answered after the next frame was due 1 time in 500." in said
+    assert "No answer was late" not in said
+
+
+def test_int8_is_compared_with_the_float_model_that_it_was_made_from(make_report, make_model, make_row, quantized):
+    source = make_model(engines=(make_row(tight=3.0, paced=12.0, right=820),))
+    small = quantized(source, engines=(make_row(tight=3.9, paced=13.2, right=817, file_bytes=30_000),))
+    other = make_model("lmu-export", "e")
+    report = make_report(other, source, small)
+    assert (
+        "Compared with fp32 (gru-export), int8 (gru-int8) is 2.3 times smaller; in LiteRT it is 1.1 times slower at "
+        "the sensor's rate and 1.3 times slower in a tight loop; it is 0.3 points less accurate."
+    ) in verdicts(report)
+    assert cells(tables.accuracy(report), "gru-int8", "LiteRT")["points to fp32"] == "−0.3"
+    assert not any("int8" in sentence for sentence in verdicts(make_report(other, source)))
+    assert not any(sentence.startswith("Compared") for sentence in verdicts(make_report(other, small)))
+
+
+def test_a_student_is_compared_with_its_teacher_and_with_itself_untaught(make_report, make_model, make_row, distilled):
+    teacher = make_model("teacher", engines=(make_row(tight=6, paced=12, right=850, file_bytes=140_000),))
+    student = distilled(teacher, arguments={"hidden": 4}, engines=(make_row(right=840),))
+    plain = make_model("plain", "e", arguments={"hidden": 4}, engines=(make_row(right=830),))
+    report = make_report(teacher, student, plain)
+    said = verdicts(report)
+    assert (
+        "Compared with its teacher (teacher), the distilled student (student) is 2.0 times smaller; in LiteRT it is as "
+        "fast at the sensor's rate and 2.0 times faster in a tight loop; it is 1 point less accurate."
+    ) in said
+    assert (
+        "The distilled student is 1 point more accurate than plain, the same model trained without a teacher." in said
+    )
+    assert cells(tables.accuracy(report), "student", "LiteRT")["points to teacher"] == "−1.0"
+    both = make_report(teacher, plain, distilled(teacher, plain))
+    assert not any("its teacher" in sentence for sentence in verdicts(both))
+
+
+def test_scores_of_other_people_are_not_set_side_by_side(make_report, make_model, quantized):
+    source = make_model()
+    moved = quantized(source, split={"train": ("p4",), "validation": ("p3",), "test": ("p1",)}, people=1)
+    said = verdicts(make_report(source, moved))
+    assert sum(sentence.startswith("Of 1,000 frames of") for sentence in said) == 2
+    (compared,) = [sentence for sentence in said if sentence.startswith("Compared")]
+    assert "accurate" not in compared
+
+
+def test_times_of_other_machines_are_not_set_side_by_side(make_report, make_model, quantized):
+    source = make_model()
+    host = replace(source.facts, machine="x86_64", model="Intel(R) Xeon(R) CPU @ 2.60GHz", device_tree=False, cores=1)
+    said = verdicts(make_report(source, quantized(source, facts=host, provenance="host")))
+    (compared,) = [sentence for sentence in said if sentence.startswith("Compared")]
+    assert "slower" not in compared
+    assert "fast" not in compared
+    assert "Times are those of Intel Xeon, 1 core: a computer, not a board. They do not carry over to one." in said
+    assert said[-1].startswith("These are different machines")
+
+
+def test_an_emulated_board_has_no_times_anywhere(make_report, make_model, emulated):
+    report = make_report(emulated(make_model()))
+    said = "\n".join(verdicts(report))
+    assert "is emulated: no times are shown" in said
+    assert "Fastest" not in said
+    assert "answer" not in said
+    for table in (tables.latency(report), tables.running(report), tables.glance(report)):
+        shown = dict(zip(table.columns, table.rows[0], strict=True))
+        assert {cell for column, cell in shown.items() if "µs" in column.group or "ms" in column.title} == {"–"}
+    assert "An emulated board has no times" in " ".join(tables.latency(report).notes)
+
+
+def test_a_board_that_slowed_itself_down_is_said(make_report, make_model):
+    hot = replace(make_model().facts, throttled="50000")
+    assert "It had slowed itself down (throttle bits 50000)" in verdicts(make_report(make_model(facts_at_end=hot)))[-1]
+    assert "slowed" not in verdicts(make_report(make_model(facts=replace(hot, throttled="0x0"))))[-1]
+
+
+def test_what_was_not_scored_says_why_and_what_the_training_found(make_report, make_model, make_row):
+    model = make_model(engines=(make_row(right=None),), unscored="the data is gone")
+    report = make_report(model)
+    assert verdicts(report)[0] == (
+        "The accuracy of gru-export was not measured here: the data is gone; at training, torch found 82.0 %."
+    )
+    row = cells(tables.accuracy(report), "gru-export", "LiteRT")
+    assert (row["percent accuracy"], row["percent macro-F1"]) == ("(82.0)", "(80.0)")
+    assert cells(tables.accuracy(report), "most common label")["percent accuracy"] == "(50.0)"
+    assert "In brackets" in tables.accuracy(report).notes[-1]
+
+
+def test_the_baselines_stand_beside_the_models_or_say_why_not(make_report, make_model):
+    forest = Baseline(name="random forest", models=("gru-export",), plain=Scores(0.8, 0.79, 100, ((80, 20), (0, 0))))
+    report = make_report(make_model(), baselines=(forest,))
+    assert "a random forest in 80.0 %" in verdicts(report)[0]
+    assert cells(tables.accuracy(report), "random forest")["percent macro-F1"] == "79.0"
+    gone = replace(forest, plain=None, missing="scikit-learn is not installed")
+    report = make_report(make_model(), baselines=(gone,))
+    assert not [row for row in tables.accuracy(report).rows if row[0] == "random forest"]
+    assert "There is no random forest to compare with: scikit-learn is not installed." in tables.accuracy(report).notes
+
+
+def test_a_failed_or_missing_proof_is_said(make_report, make_model):
+    failed = Link("onnxruntime free-running", 2400, 0.5, 1e-4, False)
+    said = "\n".join(verdicts(make_report(make_model(proof=(failed,)))))
+    assert "The proof fails: onnxruntime free-running of gru-export. What would run is not what was trained." in said
+    assert tables.glance(make_report(make_model(proof=(failed,)))).rows[0][-1] == "FAILS"
+    assert "There is no proof in gru-export" in "\n".join(verdicts(make_report(make_model(proof=()))))
+
+
+@pytest.mark.parametrize(
+    ("gate", "error", "allowed"),
+    [("values", "2.0e-03", "5e-03"), ("answers", "0.20 %", "0.50 %"), ("count", "0.002", "0.005")],
+)
+def test_a_link_is_shown_as_its_gate_counts(make_model, gate, error, allowed):
+    table = tables.proof(make_model(proof=(Link("litert", 2400, 0.002, 0.005, True, gate=gate),)))
+    assert (cells(table, "litert")["error"], cells(table, "litert")["allowed"]) == (error, allowed)
+
+
+def test_every_stage_shows_where_from_and_how(make_report, make_model, distilled, quantized):
+    teacher = make_model("teacher")
+    student = distilled(teacher)
+    report = make_report(quantized(student, name="small"))
+    rows = [cells(tables.stages(report), "small", verb) for verb in ("distill", "quantize", "export")]
+    assert rows[0]["from"] == f"teacher teacher {'A' * 12}, people"
+    assert (rows[1]["from"], rows[1]["with"]) == (f"folder {'C' * 12}", "method qat")
+    assert rows[2]["with"] == "formats tflite,onnx"
+
+
+def test_the_majority_is_what_always_naming_one_label_comes_to():
+    share, f1 = majority(Scores(0.0, 0.0, 10, ((0, 6, 0), (4, 0, 0), (0, 0, 0))))
+    assert share == 0.6
+    assert f1 == pytest.approx((2 * 6 / (6 + 10)) / 2)
+
+
+def test_numbers_are_written_for_people():
+    assert [micros(value) for value in (None, 3.14159, 99.94, 99.96, 12345.6)] == ["–", "3.1", "99.9", "100", "12,346"]
+    assert [size(value) for value in (None, 999, 1000, 999_949, 999_950)] == [
+        "–",
+        "999 B",
+        "1.0 kB",
+        "999.9 kB",
+        "1.0 MB",
+    ]
+    assert [points(value) for value in (None, 0.04, -0.04, 1.25, -3.0)] == ["–", "0.0", "0.0", "+1.2", "−3.0"]
+    assert [more_accurate(value) for value in (0.02, 1.0, -2.5)] == [
+        "as accurate",
+        "1 point more accurate",
+        "2.5 points less accurate",
+    ]
+    words = ("smaller", "larger", "as large")
+    assert times(100, 102, *words) == "as large"
+    assert times(100, 105, *words) == "1.05 times larger"
+    assert times(100, 50, *words) == "2.0 times smaller"
+    assert times(100, 1234, *words) == "12 times larger"
+    names = [Precision(), Precision("int8", "int8", "float32"), Precision("int8", "int8", "int16"), Precision("int8")]
+    assert [precision_name(p) for p in names] == ["fp32", "int8", "int8, int16 state", "int8 weights, fp32 activations"]
+
+
+def test_a_machine_is_named_without_marks_of_trade(make_model):
+    facts = make_model().facts
+    assert machine_name(replace(facts, model="Intel(R) Core(TM) i7 CPU @ 3.00GHz")) == "Intel Core i7"
+    assert machine_name(replace(facts, model=None)) == "aarch64"
+
+
+def test_arguments_are_shown_flat_and_short():
+    given = {
+        "a": {"b": 0.10000000000000001, "c": None},
+        "on": True,
+        "sizes": [1, 2],
+        "hash": "f" * 64,
+        "made": [{"x": "y"}],
+    }
+    assert flat(given) == [("a.b", "0.1"), ("on", "yes"), ("sizes", "1, 2"), ("hash", "f" * 12), ("made", "y")]
