@@ -137,7 +137,7 @@ def _print_links(links: Iterable[Link]) -> None:
         same = "" if link.agreement is None else f"  same answer {100 * link.agreement:.2f} %"
         verdict = "ok  " if link.passed else "FAIL"
         note = f"  ({link.note})" if link.note else ""
-        print(f"{verdict} {link.name:32} {link.frames:6} frames  {link.error:.1e} of {link.tolerance:.0e}{same}{note}")
+        print(f"{verdict} {link.name:32} {link.frames:6} frames  {' of '.join(link.shown())}{same}{note}")
 
 
 def _stream(options: argparse.Namespace) -> int:

@@ -209,7 +209,7 @@ def card(manifest: Manifest) -> str:
         lines += ["| proof | frames | error | allowed | same answer |", "|---|---|---|---|---|"]
         for link in manifest.proof:
             same = "" if link.agreement is None else f"{100 * link.agreement:.2f} %"
-            lines.append(f"| {link.name} | {link.frames} | {link.error:.1e} | {link.tolerance:.0e} | {same} |")
+            lines.append(f"| {link.name} | {link.frames} | {' | '.join(link.shown())} | {same} |")
         lines.append("")
     lines += ["Made by: " + " → ".join(stage.verb for stage in manifest.lineage) + ".", ""]
     lines += ["```python", "import edgeseq", "", f'session = edgeseq.Session("{manifest.name}")']

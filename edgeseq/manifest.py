@@ -95,8 +95,8 @@ class Stage(msgspec.Struct, frozen=True):
 class Link(msgspec.Struct, frozen=True):
     """One link of the proof: two forms of the model, how far apart they were, and what was allowed.
 
-    ``error`` and ``tolerance`` are relative to max(1, largest reference value) where the ``gate`` is "values", shares of
-    frames with another argmax where it is "answers", and numbers of missing operators where it is "count".
+    ``error`` and ``tolerance`` are relative to max(1, largest reference value) where the ``gate`` is "values", shares
+    of frames with another argmax where it is "answers", and numbers of what is missing where it is "count".
     ``agreement`` is the share of frames with the same argmax, where the link runs freely with its own carried state.
     """
 
@@ -109,6 +109,14 @@ class Link(msgspec.Struct, frozen=True):
     slope: float | None = None
     note: str = ""
     gate: str = "values"
+
+    def shown(self) -> tuple[str, str]:
+        """Error and tolerance for people: a number, a share in percent, or a count."""
+        if self.gate == "answers":
+            return f"{100 * self.error:.2f} %", f"{100 * self.tolerance:.2f} %"
+        if self.gate == "count":
+            return f"{self.error:g}", f"{self.tolerance:g}"
+        return f"{self.error:.1e}" if self.error else "0", f"{self.tolerance:.0e}" if self.tolerance else "0"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeseq.data import Recording
 from edgeseq.manifest import Precision
-from edgeseq.models.contract import Projection, Store, StreamingModel
+from edgeseq.models.contract import Store, StreamingModel
 from edgeseq.models.quantized import quantized_linears, state_grids, with_precision
 
 Span = tuple[float, float]

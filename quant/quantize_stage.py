@@ -65,12 +65,14 @@ def quantize(
         have = parent.manifest.precision.weights
         raise InputError(f"{source} has {have} weights already: start from the float model that it came from")
     changes = changes or {}
+    loss, others = split_changes(changes)
     if method == "ptq" and (changes or teachers):
         what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
         raise InputError(f"{what} for training, and ptq does not train: use --method qat")
-    dataset = trained_on(parent, data)
-    split = choose_split(dataset, test=parent.manifest.split["test"], validation=parent.manifest.split["validation"])
-    loss, others = split_changes(changes)
+    if loss and not teachers:
+        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
+    dataset, parts = trained_on(parent, data), parent.manifest.split
+    split = choose_split(dataset, test=parts.get("test", ()), validation=parts.get("validation", ()))
     folders = [open_folder(teacher) for teacher in teachers]
     models = load_teachers(folders, dataset, split, trust=trust)
     trainee = prepare(parent, PRESET, dataset, split, {**TUNING, **others}, seed, trust=trust)
@@ -79,16 +81,19 @@ def quantize(
         ranges = calibrate(trainee.model, split.train.recordings, tick)
     quantize_model(trainee.model, trainee.precision, ranges)
     how = distillation(loss) if models else None
+    origin = next((stage for stage in reversed(parent.manifest.lineage) if stage.data), None)
     entry = stage_entry(
         "quantize",
         {
             "method": method,
+            "mapping": origin.arguments.get("mapping") if origin else None,
             "precision": msgspec.to_builtins(trainee.precision),
             "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
             "distillation": msgspec.to_builtins(how),
             "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in folders],
         },
         seed=seed,
+        data=data or (origin.data if origin else None),
         data_fingerprint=dataset.fingerprint(),
         parent=parent.hash,
     )

@@ -35,7 +35,6 @@ from edgeseq.devices.report.numbers import (
 from edgeseq.devices.report.numbers import people as number_of_people
 from edgeseq.devices.report.table import Column, Table, numbers, text
 from edgeseq.devices.report.words import majority, scored_row
-from edgeseq.manifest import Link
 
 
 def _rows(report: Report) -> Iterable[tuple[Model, EngineRow]]:
@@ -270,7 +269,7 @@ def proof(model: Model) -> Table:
         (
             link.name,
             count(link.frames),
-            *_judged(link),
+            *link.shown(),
             NONE if link.agreement is None else f"{percent(link.agreement, 2)} %",
             NONE if link.slope is None else f"{link.slope:+.1e}",
             "ok" if link.passed else "FAILED",
@@ -281,15 +280,6 @@ def proof(model: Model) -> Table:
     columns = numbers("frames", "error", "allowed", "same answers", "slope per 1,000")
     missing = () if rows else (f"{model.name} holds no proof: export it, or run edgeseq verify.",)
     return Table(model.name, (*text("link"), *columns, *text("holds", "note")), tuple(rows), missing)
-
-
-def _judged(link: Link) -> tuple[str, str]:
-    """The error of a link and what is allowed, as its gate counts them."""
-    if link.gate == "answers":
-        return f"{percent(link.error, 2)} %", f"{percent(link.tolerance, 2)} %"
-    if link.gate == "count":
-        return f"{link.error:g}", f"{link.tolerance:g}"
-    return f"{link.error:.1e}" if link.error else "0", f"{link.tolerance:.0e}" if link.tolerance else "0"
 
 
 def machine(model: Model) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,24 +10,29 @@ import msgspec
 import typer
 
 from edgeseq.cli.bench import TIMES, bench_folders, bench_rows, findings, show_machine, times
+from edgeseq.cli.distill import distill_folder
 from edgeseq.cli.export import export_folder, verify_folder
 from edgeseq.cli.output import Clock, Document, Json, Show, counted, kilobytes, need, not_negative, typed
+from edgeseq.cli.quantize import quantize_folder
+from edgeseq.cli.report import make_report, write_report
 from edgeseq.cli.stream import choose_recording, play
 from edgeseq.cli.train import train_folder
+from edgeseq.data import Dataset, load
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import MODEL_FILES, Folder, open_folder
 
 DEMOS = {"har": "spar_watch"}
-PRESETS = ("lmu", "gru")
-STAGES = ("Data", "Train", "Export", "Verify", "Stream", "Bench")
+TEACHER, STUDENT = "teacher", "lmu"  # presets
+STAGES = ("Data", "Teacher", "Student", "Int8", "Export", "Verify", "Stream", "Bench", "Report")
 PAIRS = "That is one pair of five: the accuracy table of the README has them all."
 SPEED = 3.0  # a recording of 35 s in 12
 QUICK = {"rounds": 2, "steps": 3, "batch": 8, "crop": 2.0}
+Make = Callable[[], tuple[Folder, Document]]
 
 
 def demo(
     name: Annotated[str, typer.Argument(help="Which: har (exercises from a smartwatch).")] = "har",
-    out: Annotated[Path, typer.Option(help="Where the model folders go.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Where the model folders and the report go.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the training.", callback=counted)] = 0,
     speed: Annotated[
         float, typer.Option(help="Of the stream, times the sensor's rate; 0 does not wait.", callback=not_negative)
@@ -41,30 +46,34 @@ def demo(
     """
     if name not in DEMOS:
         raise unknown("demo", name, DEMOS)
-    need("the demo", "train", "torch", "onnx", "flatbuffers")
+    need("the demo", "train", "torch", "brevitas", "onnx", "flatbuffers", "jinja2", "matplotlib")
     show, clock = Show(json), Clock()
-    source, changes = DEMOS[name], dict(QUICK) if quick else {}
+    changes = dict(QUICK) if quick else {}
 
     _stage(show, 1)
-    fingerprint = _show_data(show, source)
-    _stage(show, 2)
-    trained = [_trained(show, source, out / preset, preset, seed, changes, fingerprint) for preset in PRESETS]
-    _stage(show, 3)
-    exported = [_exported(show, folder, out / f"{folder.path.name}-export") for folder in trained]
-    _stage(show, 4)
-    proofs = [verify_folder(show, folder.path)[1]["links"] for folder in exported]
+    data = load(DEMOS[name])
+    _show_data(show, data)
+    small = _models(show, data, out, seed, changes)
     _stage(show, 5)
-    streamed = _stream(show, exported[0], 0.0 if quick else speed)
+    exported = [_exported(show, folder, out / f"{folder.path.name}-export") for folder in small]
     _stage(show, 6)
+    proofs = [verify_folder(show, folder.path)[1]["links"] for folder in exported]
+    _stage(show, 7)
+    streamed = _stream(show, exported[-1], 0.0 if quick else speed)
+    _stage(show, 8)
     seconds, paced = (0.1, 0.2) if quick else (2.0, 8.0)
     reports = bench_folders(show, exported, seconds=seconds, paced_seconds=paced)
     rows = bench_rows(show, exported, reports)
-
-    show.line()
     show_machine(show, reports[0])
     _show_result(show, rows)
-    show.line(f"done in {clock.seconds:.0f} s; the folders are in {out}", "green")
-    following = ("inspect", exported[0].path)
+    _stage(show, 9)
+    report = out / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    written = write_report(show, make_report(show, exported, reports), report, Clock())
+
+    show.line(f"done in {clock.seconds:.0f} s; the folders and the report are in {out}", "green")
+    show.line(f"look at {report / 'report.html'}", "bold")
+    following = ("inspect", exported[-1].path)
     show.next(*following)
     return {
         "seconds": clock.seconds,
@@ -74,6 +83,7 @@ def demo(
         "machine": reports[0].facts,
         "provenance": reports[0].provenance,
         "bench": rows,
+        "report": written,
         "next": typed(*following),
     }
 
@@ -83,41 +93,78 @@ def _stage(show: Show, number: int) -> None:
     show.line(f"{number}/{len(STAGES)} {STAGES[number - 1]}", "bold cyan")
 
 
-def _show_data(show: Show, source: str) -> str:
-    """What the data is; its fingerprint."""
-    from edgeseq.data import load
-
-    data = load(source)
+def _show_data(show: Show, data: Dataset) -> None:
     show.text(
         f"{data.name}: {len(data.subjects)} subjects, {len(data.recordings)} recordings, {60 * data.hours:.0f} minutes "
         f"of {', '.join(data.channels)} at {data.rate:g} Hz; {len(data.labels)} labels: {', '.join(data.labels)}"
     )
-    return data.fingerprint()
 
 
-def _trained(
-    show: Show, source: str, out: Path, preset: str, seed: int, changes: dict[str, Any], fingerprint: str
-) -> Folder:
-    """The folder of a preset: the one that is there, if it was made with the same settings, or a new one."""
-    found = _opened(out)
-    if found is not None and _is_asked_for(found, source, preset, seed, changes, fingerprint):
-        show.line(f"{out} is there already, trained with these settings: kept")
-        return found
-    return train_folder(show, source, out, preset=preset, seed=seed, changes=changes, overwrite=True)[0]
+def _models(show: Show, data: Dataset, out: Path, seed: int, changes: dict[str, Any]) -> list[Folder]:
+    """The student, and the student in int8: a teacher is trained, a small model learns from it, and is quantized."""
+    from edgeseq.quant.quantize_stage import TUNING
+
+    teacher, student, small = (out / name for name in ("teacher", "student", "student-int8"))
+    options: dict[str, Any] = {"seed": seed, "changes": changes, "overwrite": True}
+
+    _stage(show, 2)
+    asked = _asked("train", data, TEACHER, seed, changes)
+    taught = _made(show, teacher, asked, lambda: train_folder(show, data.name, teacher, preset=TEACHER, **options))
+    _stage(show, 3)
+    asked = _asked("distill", data, STUDENT, seed, changes, teachers=[taught.hash])
+    learned = _made(show, student, asked, lambda: distill_folder(show, [teacher], student, preset=STUDENT, **options))
+    _stage(show, 4)
+    asked = _asked("quantize", data, STUDENT, seed, {**TUNING, **changes}, parent=learned.hash)
+    quantized = _made(show, small, asked, lambda: quantize_folder(show, student, small, **options))
+    return [learned, quantized]
 
 
-def _is_asked_for(
-    folder: Folder, source: str, preset: str, seed: int, changes: dict[str, Any], fingerprint: str
-) -> bool:
-    from edgeseq.data import load
+def _asked(
+    verb: str,
+    data: Dataset,
+    preset: str,
+    seed: int,
+    changes: dict[str, Any],
+    *,
+    teachers: Sequence[str] = (),
+    parent: str | None = None,
+) -> Document:
+    """What must be true of a folder that is there already, for it to be kept."""
     from edgeseq.models.registry import presets
     from edgeseq.training.stage import configure
 
-    family, arguments, settings = configure(presets()[preset], load(source), changes)
-    stage, manifest = folder.manifest.lineage[-1], folder.manifest
-    made = (stage.verb, stage.seed, stage.data_fingerprint, stage.arguments.get("settings"))
-    asked = ("train", seed, fingerprint, msgspec.to_builtins(settings))
-    return made == asked and (manifest.family, manifest.arguments) == (family, arguments)
+    _, arguments, settings = configure(presets()[preset], data, changes)
+    return {
+        "verb": verb,
+        "seed": seed,
+        "data": data.fingerprint(),
+        "arguments": arguments,
+        "settings": msgspec.to_builtins(settings),
+        "teachers": list(teachers),
+        "parent": parent,
+    }
+
+
+def _made(show: Show, out: Path, asked: Document, make: Make) -> Folder:
+    """The folder that is there, if it is what was asked for, or a new one."""
+    found = _opened(out)
+    if found is not None and _said(found) == asked:
+        show.line(f"{out} is there already, made with these settings: kept")
+        return found
+    return make()[0]
+
+
+def _said(folder: Folder) -> Document:
+    stage = folder.manifest.lineage[-1]
+    return {
+        "verb": stage.verb,
+        "seed": stage.seed,
+        "data": stage.data_fingerprint,
+        "arguments": folder.manifest.arguments,
+        "settings": stage.arguments.get("settings"),
+        "teachers": [teacher["hash"] for teacher in stage.arguments.get("teachers", ())],
+        "parent": stage.parent,
+    }
 
 
 def _exported(show: Show, trained: Folder, out: Path) -> Folder:
@@ -146,7 +193,7 @@ def _show_result(show: Show, rows: Sequence[Document]) -> None:
     from edgeseq.cli.accuracy import accuracy_cell, accuracy_notes
 
     show.table(
-        ["family", "engine", ">accuracy\n%", ">file", *TIMES],
+        ["model", "engine", ">accuracy\n%", ">file", *TIMES],
         [
             [
                 row["name"].removesuffix("-export"),

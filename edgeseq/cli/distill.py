@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeseq.cli.output import Document, Json, Show, counted, need, not_negative, percent, positive, typed
 from edgeseq.cli.train import follow, parse_settings, read_config
 from edgeseq.errors import InputError
+
+if TYPE_CHECKING:
+    from edgeseq.folder import Folder
 
 PRESET = "lmu"
 LOSS = "What is learned from whom"
@@ -88,11 +92,8 @@ def distill(
         "early": early,
     }
     given = {f"distillation.{name}": value for name, value in loss.items() if value is not None}
-    need("distillation", "train", "torch")
-    from edgeseq.quant.distill_stage import distill as distill_stage
-
-    stage = partial(
-        distill_stage,
+    folder, document = distill_folder(
+        show,
         teachers,
         out,
         source=data,
@@ -103,11 +104,22 @@ def distill(
         overwrite=overwrite,
         trust=trust,
     )
-    folder, document = follow(show, stage)
+    following = ("quantize", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-int8"))
+    show.next(*following)
+    return {**document, "next": typed(*following)}
+
+
+def distill_folder(show: Show, teachers: Sequence[Path], out: Path, **options: Any) -> tuple[Folder, Document]:
+    """Distill, showing how it goes and how near the student comes; the folder, and the document of it.
+
+    ``options`` are those of :func:`edgeseq.quant.distill_stage.distill`.
+    """
+    need("distillation", "train", "torch")
+    from edgeseq.quant.distill_stage import distill as distill_stage
+
+    folder, document = follow(show, partial(distill_stage, teachers, out, **options))
     metrics = folder.manifest.metrics
     taught, learned = (percent(metrics[name]) for name in ("teacher_test_accuracy", "test_accuracy"))
     who = "teacher" if len(teachers) == 1 else f"{len(teachers)} teachers (mean)"
     show.line(f"accuracy on the test subjects: {who} {taught}, student {learned}")
-    following = ("export", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-export"))
-    show.next(*following)
-    return {**document, "teachers": folder.manifest.lineage[-1].arguments["teachers"], "next": typed(*following)}
+    return folder, {**document, "teachers": folder.manifest.lineage[-1].arguments["teachers"]}

@@ -164,9 +164,8 @@ def show_proof(show: Show, links: Iterable[Link]) -> None:
         [
             [
                 link.name,
-                f"{link.frames:,}",
-                f"{link.error:.1e}",
-                f"{link.tolerance:.0e}",
+                f"{link.frames:,}" if link.frames else "",
+                *link.shown(),
                 "" if link.agreement is None else percent(link.agreement, 2),
                 "" if link.slope is None else f"{link.slope:+.1e}",
                 "ok" if link.passed else "FAILED",

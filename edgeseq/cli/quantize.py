@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,7 +59,7 @@ def quantize(
     return {**document, "next": typed(*following)}
 
 
-def quantize_folder(show: Show, source: Path, out: Path, **options: object) -> tuple[Folder, Document]:
+def quantize_folder(show: Show, source: Path, out: Path, **options: Any) -> tuple[Folder, Document]:
     """Quantize, showing how it goes and what it cost; the folder, and the document of it.
 
     ``options`` are those of :func:`edgeseq.quant.quantize_stage.quantize`.
@@ -67,7 +67,9 @@ def quantize_folder(show: Show, source: Path, out: Path, **options: object) -> t
     need("quantization", "train", "torch", "brevitas")
     from edgeseq.quant.quantize_stage import quantize as quantize_stage
 
-    made, document = follow(show, partial(quantize_stage, source, out, **options))  # type: ignore[arg-type]
-    before, after = (f.manifest.metrics["test_accuracy"] for f in (open_folder(source), made))
+    made, document = follow(show, partial(quantize_stage, source, out, **options))
+    if options.get("method") == "ptq":  # nothing was trained
+        del document["parameters"], document["rounds"]
+    before, after = (f.manifest.metrics.get("test_accuracy") for f in (open_folder(source), made))
     show.line(f"accuracy on the test subjects: float32 {percent(before)}, int8 {percent(after)}")
     return made, {**document, "accuracy_before": before, "accuracy_after": after}

@@ -13,6 +13,7 @@ from edgeseq.errors import BudgetMissed, EdgeseqError, InputError
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
+    from edgeseq.devices.bench import BenchReport
     from edgeseq.devices.report.compare import Comparison
     from edgeseq.devices.report.document import Baseline, Model, Report
     from edgeseq.metrics import Scores
@@ -64,41 +65,42 @@ def report(
         raise InputError("--out is needed: the folder for report.html, report.md and report.json")
     need("the report", "train", "jinja2", "matplotlib")
     clock, target = Clock(), _target(out)
-    made = make_report(show, folders, bench, baseline=baseline, seconds=seconds, paced_seconds=paced_seconds)
-    return write_report(show, made, target, clock)
+    opened = [open_folder(path) for path in folders]
+    measured = _measured(show, opened, bench, seconds=seconds, paced_seconds=paced_seconds)
+    return write_report(show, make_report(show, opened, measured, baseline=baseline), target, clock)
+
+
+def _measured(
+    show: Show, folders: Sequence[Folder], bench: Path | None, *, seconds: float, paced_seconds: float
+) -> list[BenchReport]:
+    """What the folders cost: measured now, or what the file ``bench`` holds of them."""
+    from edgeseq.cli.bench import bench_folders
+    from edgeseq.devices.report.gather import bench_of, read_bench
+
+    if bench is None:
+        return bench_folders(show, folders, seconds=seconds, paced_seconds=paced_seconds)
+    known = read_bench(bench)
+    return [bench_of(folder, known, bench) for folder in folders]
 
 
 def make_report(
-    show: Show,
-    folders: Sequence[Path],
-    bench: Path | None = None,
-    *,
-    baseline: bool = True,
-    seconds: float = 2.0,
-    paced_seconds: float = 10.0,
+    show: Show, folders: Sequence[Folder], measured: Sequence[BenchReport], *, baseline: bool = True
 ) -> Report:
-    """Measure the folders, or take what ``bench`` holds, and score them where the test subjects' data is at hand."""
+    """The report of folders that were measured, scored here where the test subjects' data is at hand."""
     from edgeseq import __version__
     from edgeseq.cli.accuracy import engine_scores
-    from edgeseq.cli.bench import bench_folders
     from edgeseq.devices.facts import read_facts
     from edgeseq.devices.report.document import Report
-    from edgeseq.devices.report.gather import bench_of, distinct, gather, read_bench
+    from edgeseq.devices.report.gather import distinct, gather
     from edgeseq.devices.report.numbers import machine_name
 
-    opened = [open_folder(path) for path in folders]
-    if bench is None:
-        measured = bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
-    else:
-        known = read_bench(bench)
-        measured = [bench_of(folder, known, bench) for folder in opened]
     models = []
-    for folder, found in zip(opened, measured, strict=True):
+    for folder, found in zip(folders, measured, strict=True):
         show.note(f"scoring {folder.path}")
         scored = engine_scores(show, folder, [entry.engine for entry in found.engines])
         models.append(gather(folder, found, scored.scores, people=scored.people, unscored=scored.missing))
     named = distinct(models)
-    baselines = _baselines(show, opened, named) if baseline else ()
+    baselines = _baselines(show, folders, named) if baseline else ()
     return Report(edgeseq=__version__, scored_on=machine_name(read_facts()), models=named, baselines=tuple(baselines))
 
 
