@@ -114,8 +114,7 @@ class Comparison:
 
     def _differs(self, expected: Doubles, difference: Doubles, tolerance: float = FORCED_TOLERANCE) -> bool:
         return any(
-            difference[part].max() > tolerance * max(1.0, float(np.abs(expected[part]).max()))
-            for _, part in self.parts
+            difference[part].max() > tolerance * max(1.0, float(np.abs(expected[part]).max())) for _, part in self.parts
         )
 
     def _largest(self, difference: Doubles, *, absolute: bool = False) -> tuple[float, str, float]:

@@ -13,7 +13,7 @@ from edgeseq.errors import InputError
 from edgeseq.folder import Folder
 from edgeseq.manifest import Stage
 
-_RECORDED = ("edgeseq", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "tflite-runtime")
+_RECORDED = ("edgeseq", "torch", "brevitas", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "tflite-runtime")
 
 
 def versions() -> dict[str, str]:

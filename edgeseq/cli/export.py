@@ -101,8 +101,8 @@ def verify(
     Example: edgeseq verify runs/gru-export
     """
     show = Show(json)
-    opened, document = verify_folder(show, folder, engines=engine, trust=trust)
-    following = ("bench", opened.path)
+    _, document = verify_folder(show, folder, engines=engine, trust=trust)
+    following = ("bench", folder)
     show.next(*following)
     return {**document, "next": typed(*following)}
 

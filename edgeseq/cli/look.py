@@ -11,7 +11,7 @@ import typer
 from edgeseq.cli.export import show_proof
 from edgeseq.cli.output import Document, Json, Show, installed, kilobytes, percent, typed
 from edgeseq.errors import InputError
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import MODEL_FILES, Folder, open_folder, pretrained
 
 if TYPE_CHECKING:
     from edgeseq.manifest import Manifest, Stage
@@ -145,13 +145,29 @@ def _document(folder: Folder, program: Program | None, *, every_node: bool) -> D
 
 
 def models(json: Json = False) -> Document:
-    """List the presets and families that can be trained.
+    """List the trained models that come with edgeseq, and the presets and families that can be trained.
 
     Example: edgeseq models
     """
     from edgeseq.models.registry import FAMILIES, families, presets
 
     show = Show(json)
+    ready = [open_folder(name) for name in pretrained()]
+    show.table(
+        ["pretrained", "family", "precision", ">test\naccuracy", ">file", "answers"],
+        [
+            [
+                folder.manifest.name,
+                folder.manifest.family,
+                folder.manifest.precision.weights,
+                percent(folder.manifest.metrics.get("test_accuracy")),
+                kilobytes(folder.file(MODEL_FILES["tflite"]).stat().st_size),
+                ", ".join(folder.manifest.labels),
+            ]
+            for folder in ready
+        ],
+        title="edgeseq stream MODEL",
+    )
     known, sizes = presets(), _parameters()
     show.table(
         ["preset", "family", ">parameters", "what it is"],
@@ -170,6 +186,10 @@ def models(json: Json = False) -> Document:
         [[name, target, "edgeseq" if name in FAMILIES else "an entry point"] for name, target in found.items()],
     )
     return {
+        "pretrained": [
+            {"name": folder.manifest.name, "family": folder.manifest.family, "metrics": folder.manifest.metrics}
+            for folder in ready
+        ],
         "presets": [
             {
                 "name": name,
