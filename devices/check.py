@@ -35,7 +35,7 @@ def check_folder(
     none can be run here is not checked at all. Links: the numpy program against the
     golden answers; for each engine ``teacher-forced`` (each frame from the program's state), ``free-running`` (its own
     carried state against the golden answers), ``state moves`` (no named state stands still) and, for int8 models in
-    engines that tell, ``integer matmuls`` (every int8 layer is computed in integers).
+    engines that tell, ``integer layers`` (every int8 layer is computed in integers).
 
     Raises:
         InputError: not an exported folder, fewer than ``MIN_FRAMES`` golden frames (or than ``frames``, where that is
@@ -55,7 +55,8 @@ def check_folder(
     ties, program = Ties(), Program.read(folder.path)
     reference = open_numpy(folder, ties.watch)
     start, rounded = reference.get_state(), rounds(program)
-    links = [_free_running(PROGRAM, folder.manifest, reference, golden, frames, rounded)[0]]
+    links = [*wide_states(program, folder.manifest.precision.state)] if rounded else []
+    links += [_free_running(PROGRAM, folder.manifest, reference, golden, frames, rounded)[0]]
     reference.set_state(start)
     forced = _teacher_forced(folder.manifest, reference, ties, steps_of(program), opened, golden.x[:frames])
     for engine, link in zip(opened, forced, strict=True):
@@ -65,13 +66,32 @@ def check_folder(
     return tuple(links)
 
 
+def wide_states(program: Program, precision: str) -> list[Link]:
+    """The link that says whether states that the manifest calls float32 are: none of them is what was rounded."""
+    if precision != "float32":
+        return []
+    made = {node.output.name: node for node in program.nodes}
+
+    def rounded(name: str) -> bool:
+        node = made.get(name)
+        if node is None:
+            return False
+        if node.operator == "dequantize" or any(made[i].operator == "round" for i in node.inputs if i in made):
+            return True
+        return node.operator in ("reshape", "slice", "concat", "transpose") and any(map(rounded, node.inputs))
+
+    narrow = [state.name for state in program.states if rounded(state.after)]
+    note = f"rounded: {', '.join(narrow)}" if narrow else ""
+    return [Link("program wide states", 0, float(len(narrow)), 0.0, not narrow, note=note, gate="count")]
+
+
 def integer_matmuls(engine: str, program: Program, found: object) -> list[Link]:
     """The link that says whether every int8 layer runs in integers, from the number ``found``; none where unknown."""
     wanted = sum(node.operator == "qlinear" for node in program.nodes)
     if not wanted or not isinstance(found, int):
         return []
     missing, note = float(abs(wanted - found)), f"{found} of {wanted} int8 layers"
-    return [Link(f"{engine} integer matmuls", 0, missing, 0.0, not missing, note=note, gate="count")]
+    return [Link(f"{engine} integer layers", 0, missing, 0.0, not missing, note=note, gate="count")]
 
 
 def _working(folder: Folder) -> list[Engine]:

@@ -115,7 +115,7 @@ class Link(msgspec.Struct, frozen=True):
         if self.gate == "answers":
             return f"{100 * self.error:.2f} %", f"{100 * self.tolerance:.2f} %"
         if self.gate == "count":
-            return f"{self.error:g} missing", f"{self.tolerance:g}"
+            return f"{self.error:g}", f"{self.tolerance:g}"
         return f"{self.error:.1e}" if self.error else "0", f"{self.tolerance:.0e}" if self.tolerance else "0"
 
 

@@ -16,7 +16,7 @@ from edgeseq.devices.compare import rounds
 from edgeseq.devices.golden import read_golden
 from edgeseq.errors import GateFailed, InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
-from edgeseq.export.fusion import onnx_integer_matmuls
+from edgeseq.export.fusion import onnx_integer_matmuls, wrong_onnx_bias_scales
 from edgeseq.export.lower import lower
 from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.pack import layout
@@ -103,7 +103,10 @@ def prove(
         raise MissingDependency(*PROVERS[file], f"proving {file}")
     fused = []
     if "onnx" in folder.formats and rounds(program):  # only the host has onnx, to look into the fused graph
-        fused = integer_matmuls("onnxruntime", program, onnx_integer_matmuls(folder.file(MODEL_FILES["onnx"]))[0])
+        onnx = folder.file(MODEL_FILES["onnx"])
+        for bias in wrong_onnx_bias_scales(onnx):
+            raise GateFailed(f"{onnx}: bias {bias!r} has not the scale of the products it is added to: export anew")
+        fused = integer_matmuls("onnxruntime", program, onnx_integer_matmuls(onnx)[0])
     return (*host, *device, *fused)
 
 

@@ -12,14 +12,14 @@ from edgeseq.devices.compare import FORCED_TOLERANCE
 from edgeseq.export.proof import PARALLEL_TOLERANCE, prove_step, run_training_form
 from edgeseq.program import Node, State, Value
 
-CHAIN = ["training form ~ step form", "step form ~ program"]
+CHAIN = ["training form ~ step form", "training form, forced", "step form ~ program"]
 
 
 def test_the_chain_holds_for_a_model_and_its_program(model, program, frames):
     ticks = []
     links = prove_step(model, program, frames(600), lambda: ticks.append(1))
     assert [link.name for link in links] == CHAIN
-    assert [link.tolerance for link in links] == [PARALLEL_TOLERANCE, FORCED_TOLERANCE] == [1e-4, 1e-5]
+    assert [link.tolerance for link in links] == [PARALLEL_TOLERANCE, FORCED_TOLERANCE, FORCED_TOLERANCE] == [1e-4, 1e-5, 1e-5]
     assert all(link.passed and link.frames == 600 and 0 < link.error <= link.tolerance for link in links)
     assert links[0].agreement == 1.0
     assert abs(links[0].slope) < 1e-4
@@ -30,8 +30,8 @@ def test_the_chain_holds_for_a_model_and_its_program(model, program, frames):
 def test_a_weight_that_is_off_by_a_thousandth_breaks_the_programs_link_alone(model, program, frames, which):
     constants = {**program.constants, which: program.constants[which] + np.float32(1e-3)}
     links = prove_step(model, replace(program, constants=constants), frames(50))
-    assert [link.passed for link in links] == [True, False]
-    assert links[1].error > 1e-5
+    assert [link.passed for link in links] == [True, True, False]
+    assert links[2].error > 1e-5
 
 
 def test_a_state_that_is_lost_breaks_the_programs_link(model, program, frames):
@@ -40,8 +40,8 @@ def test_a_state_that_is_lost_breaks_the_programs_link(model, program, frames):
     lost = State(first.before, "zero")
     broken = replace(program, nodes=(*program.nodes, zero), states=(lost, *program.states[1:])).check()
     links = prove_step(model, broken, frames(20))
-    assert [link.passed for link in links] == [True, False]
-    assert links[1].note == f"largest in state {first.name}"
+    assert [link.passed for link in links] == [True, True, False]
+    assert links[2].note == f"largest in state {first.name}"
 
 
 def test_a_forward_that_disagrees_with_its_step_breaks_the_first_link_alone(model, program, frames, monkeypatch):
@@ -53,7 +53,7 @@ def test_a_forward_that_disagrees_with_its_step_breaks_the_first_link_alone(mode
 
     monkeypatch.setattr(type(model), "forward", off)
     links = prove_step(model, program, frames(50))
-    assert [link.passed for link in links] == [False, True]
+    assert [link.passed for link in links] == [False, False, True]
     assert links[0].note == "largest in the logits"
 
 
