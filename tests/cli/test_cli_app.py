@@ -16,7 +16,10 @@ from edgeseq.errors import MissingDependency
 from edgeseq.models import registry
 
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "safetensors")
-VERBS = ("train", "export", "verify", "stream", "bench", "inspect", "models", "datasets", "doctor", "demo")
+VERBS = (
+    *("train", "distill", "quantize", "export", "verify", "stream", "bench", "report", "inspect", "models", "datasets"),
+    *("doctor", "demo"),
+)
 NO_TORCH = """
 import sys
 

@@ -22,13 +22,19 @@ def test_it_goes_through_all_stages_to_one_table(first):
     places = [first.err.index(f"{number}/9 ") for number in range(1, 10)]
     assert places == sorted(places)
     document = first.document
-    assert [entry["name"] for entry in document["models"]] == ["student-export", "student-int8-export"]
+    assert [entry["name"] for entry in document["models"]] == [
+        "student-export",
+        "student-distilled-export",
+        "student-int8-export",
+    ]
     for entry in document["models"]:
         assert set(entry["sha256"]) == FILES
         assert 0 <= entry["metrics"]["test_accuracy"] <= 1
         assert all(link["passed"] for link in entry["proof"])
     assert {(row["name"], row["engine"]) for row in document["bench"]} >= {
-        (f"{name}-export", engine) for name in ("student", "student-int8") for engine in ("litert", "onnxruntime")
+        (f"{name}-export", engine)
+        for name in ("student", "student-distilled", "student-int8")
+        for engine in ("litert", "onnxruntime")
     }
     assert {row["accuracy_source"] for row in document["bench"] if row["engine"] != "numpy"} == {"measured"}
     assert document["stream"]["summary"]["frames"] > 0
@@ -41,7 +47,7 @@ def test_a_second_run_keeps_what_is_finished_and_says_who_was_tested(edgeseq, fi
     said = " ".join(again.err.split())
     assert "measured in the engine on 54,330 frames of 2 people, never seen in training." in said
     assert "the accuracy table of the README" in said
-    assert again.err.count("kept") == 5
+    assert again.err.count("kept") == 7
     for before, after in zip(first.document["models"], again.document["models"], strict=True):
         assert before["sha256"] == after["sha256"]
         assert before["metrics"] == after["metrics"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import msgspec
 import pytest
 
+from edgeseq.devices import check
 from edgeseq.devices.report.document import encode_report, read_report
 from edgeseq.devices.report.markdown import markdown
 from edgeseq.devices.report.page import page
+from edgeseq.export import stage
 from edgeseq.folder import open_folder
 
 
@@ -103,7 +106,7 @@ def test_without_what_draws_it_nothing_is_measured(edgeseq, exported, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_input_exits_2_and_names_the_mend(edgeseq, exported, trained, benched, tmp_path):
+def test_bad_input_exits_2_and_names_the_mend(edgeseq, exported, tmp_path):
     file = tmp_path / "file"
     file.write_text("{}")
     for arguments, said in (
@@ -111,14 +114,83 @@ def test_bad_input_exits_2_and_names_the_mend(edgeseq, exported, trained, benche
         (("--out", tmp_path), "edgeseq report FOLDER... --out DIR"),
         ((exported, "--out", file), "cannot be made a folder"),
         ((exported, "--out", tmp_path, "--bench", file), "edgeseq bench --out"),
-        ((trained, "--out", tmp_path, "--bench", benched), "run edgeseq bench"),
-        ((exported, exported, "--out", tmp_path, "--bench", benched, "--no-baseline"), "name each folder once"),
         ((exported, "--compare", file, file), "leave out the folders"),
         (("--compare", file, file), "not a report.json"),
     ):
         done = edgeseq("report", *arguments, "--json")
         assert done.code == 2, done.err
         assert said in done.document["error"]["message"]
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_what_cannot_be_reported_on_is_refused_before_it_is_measured(
+    edgeseq, exported, trained, benched, tmp_path, measured
+):
+    file, out = tmp_path / "bench.json", tmp_path / "out"
+    bench = ("--bench", benched) if measured else ()
+    (reports,) = json.loads(benched.read_bytes()).values()
+    file.write_text(json.dumps({"reports": [{**entry, "folder_hash": "0" * 64} for entry in reports]}))
+    for arguments, said in (
+        ((exported, exported, *bench), "name each folder once"),
+        ((exported, shutil.copytree(exported, tmp_path / "copied"), *bench), "name each folder once"),
+        ((exported, trained, *bench), f"run edgeseq export {trained}"),
+        ((exported, "--bench", file), f"run edgeseq bench {exported}"),
+        ((exported, "--bench", tmp_path / "absent.json"), "cannot be read"),
+    ):
+        done = edgeseq("report", *arguments, "--out", out, "--no-baseline")
+        assert done.code == 2, done.err
+        assert said in " ".join(done.err.split())
+        assert "measuring" not in done.err
+        assert "scoring" not in done.err
+        assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def family(edgeseq, trained, exported, tmp_path_factory):
+    """A plain model that taught one of its kind, and both of them in int8: exported, plain ones first."""
+    out = tmp_path_factory.mktemp("family")
+    student, made = out / "student", []
+    tiny = [part for pair in ("rounds=1", "steps=1", "batch=2", "crop=2", "model.hidden=8") for part in ("--set", pair)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "MIN_FRAMES", 250)
+        patch.setattr(stage, "MIN_FRAMES", 250)
+        for verb, source, to, more in (
+            ("distill", trained, student, ("--model", "gru", *tiny)),
+            ("quantize", trained, out / "plain-int8", ("--method", "ptq")),
+            ("quantize", student, out / "student-int8", ("--method", "ptq")),
+            *(
+                ("export", out / n, out / f"{n}-export", ("--frames", 250))
+                for n in ("student", "plain-int8", "student-int8")
+            ),
+        ):
+            done = edgeseq(verb, source, "--out", to, *more)
+            assert done.code == 0, done.err
+            made += [to] if verb == "export" else []
+    return exported, made[1], made[0], made[2]
+
+
+def test_a_student_and_its_int8_are_set_beside_the_plain_ones_and_the_teacher(edgeseq, family, benched, tmp_path):
+    (entry,) = json.loads(benched.read_bytes())["reports"]
+    opened = [open_folder(path) for path in family]
+    copies = [{**entry, "folder_hash": f.hash, "precision": msgspec.to_builtins(f.manifest.precision)} for f in opened]
+    (tmp_path / "bench.json").write_text(json.dumps({"reports": copies}))
+    options = ("--bench", tmp_path / "bench.json", "--no-baseline", "--json")
+    done = edgeseq("report", *family, "--out", tmp_path / "all", *options)
+    assert done.code == 0, done.err
+    said = "\n".join(done.document["verdicts"])
+    same = r".* (as|than) {}, the same model trained without a teacher\."
+    assert re.search("the distilled student-export is" + same.format("gru-export"), said)
+    assert re.search("the distilled student-int8-export is" + same.format("plain-int8-export"), said)
+    assert "Compared with its teacher (gru-export), the distilled student (student-export) is" in said
+    assert "Compared with its teacher (gru-export), the distilled student (student-int8-export) is" in said
+    assert said.count("does not settle whether a teacher helps") == 1
+    taught = f"{100 * opened[2].manifest.metrics['teacher_test_accuracy']:.1f}"
+    assert f"| teacher, as measured in torch | – | ({taught}) |" in (tmp_path / "all" / "report.md").read_text()
+    done = edgeseq("report", *family[1:], "--out", tmp_path / "without", *options)
+    said = "\n".join(done.document["verdicts"])
+    for name in ("student-export", "student-int8-export"):
+        torch = rf"The distilled {name} is .* its teacher, which was right in {taught} %, both as measured in torch\."
+        assert re.search(torch, said)
 
 
 def test_a_report_of_the_same_run_compares_well(edgeseq, reported):
@@ -151,3 +223,39 @@ def test_a_folder_that_was_copied_keeps_its_measurement(edgeseq, exported, bench
     copied = shutil.copytree(exported, tmp_path / "elsewhere")
     done = edgeseq("report", copied, "--out", tmp_path / "out", "--bench", benched, "--no-baseline")
     assert done.code == 0, done.err
+
+
+def changed(reported, to, **fields):
+    """A report in the file ``to`` whose one model has other fields."""
+    made = read_report(reported[0] / "report.json")
+    models = (msgspec.structs.replace(made.models[0], **fields),)
+    to.write_bytes(encode_report(msgspec.structs.replace(made, models=models)))
+    return reported[0] / "report.json", to
+
+
+def test_a_proof_and_an_accuracy_that_are_lost_exit_7_by_name(edgeseq, reported, tmp_path):
+    (model,) = read_report(reported[0] / "report.json").models
+    unscored = (msgspec.structs.replace(model.main, scores=None),)
+    old, new = changed(reported, tmp_path / "new.json", proof=(), engines=unscored)
+    done = edgeseq("report", "--compare", old, new, "--json")
+    assert done.code == 7
+    document = done.document
+    assert document["error"]["type"] == "BudgetMissed"
+    assert "the proof of gru-export: it held, and there is none now (1 more)" in document["error"]["message"]
+    assert document["passed"] is False
+    assert document["lost"][1].startswith("the accuracy of gru-export in LiteRT: only the old report has it")
+    shown = edgeseq("report", "--compare", old, new)
+    assert all(f"Lost: {what}." in " ".join(shown.out.split()) for what in document["lost"])
+    assert "Nothing" not in shown.out
+    back = edgeseq("report", "--compare", new, old)
+    assert back.code == 0, back.err
+    assert "Nothing that was compared got slower" in back.out
+    assert "Not compared: the proof of gru-export, only in the new report." in back.out
+
+
+def test_reports_of_different_models_exit_2_with_both_names(edgeseq, reported, tmp_path):
+    files = changed(reported, tmp_path / "new.json", name="other", split={})
+    done = edgeseq("report", "--compare", *files, "--json")
+    assert done.code == 2
+    message = done.document["error"]["message"]
+    assert "old report is of gru-export (rnn, fp32), the new one of other (rnn, fp32)" in message
