@@ -27,7 +27,6 @@ import msgspec
 
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
-from edgeseq.lineage import versions
 
 RESULTS = Path(__file__).parent / "results" / "compression.json"
 DATA = "spar_watch"
@@ -63,13 +62,13 @@ PAIRS = (
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One model. ``metrics`` are those of its manifest."""
+    """One model. ``metrics`` and ``versions`` are its manifest's; ``seconds`` are null where it was found made."""
 
     variant: str
     fold: int
     seed: int
     metrics: dict[str, float]
-    seconds: float
+    seconds: float | None
     versions: dict[str, str]
 
     @property
@@ -101,14 +100,19 @@ def chain(task: tuple[str, int, int, tuple[str, ...]]) -> list[Row]:
     work, fold, seed, variants = Path(task[0]), *task[1:]
     rows = []
     for variant in variants:
-        started = time.monotonic()
-        try:
-            folder = open_folder(place(work, variant, fold, seed))
-        except InputError:
-            folder = make(work, variant, fold, seed)
-        rows.append(Row(variant, fold, seed, folder.manifest.metrics, round(time.monotonic() - started, 1), versions()))
+        rows.append(found_or_made(work, variant, fold, seed))
         print(f"{variant} fold {fold} seed {seed}: {100 * rows[-1].metrics['test_accuracy']:.1f} %", file=sys.stderr)
     return rows
+
+
+def found_or_made(work: Path, variant: str, fold: int, seed: int) -> Row:
+    started, seconds = time.monotonic(), None
+    try:
+        folder = open_folder(place(work, variant, fold, seed))
+    except InputError:
+        folder = make(work, variant, fold, seed)
+        seconds = round(time.monotonic() - started, 1)
+    return Row(variant, fold, seed, folder.manifest.metrics, seconds, folder.manifest.lineage[-1].versions)
 
 
 def read() -> list[Row]:
@@ -210,9 +214,8 @@ def run_missing(parsed: Any, rows: list[Row]) -> list[Row]:
                 tasks.append((str(parsed.work), fold, seed, tuple(wanted)))
     with ProcessPoolExecutor(parsed.jobs) as pool:
         for finished in as_completed([pool.submit(chain, task) for task in tasks]):
-            new = finished.result()
-            keys = {row.key for row in new}
-            rows = [*(row for row in rows if row.key not in keys), *new]
+            # A row that is there stays: its folder was only opened again, for what is made from it.
+            rows = [*rows, *(row for row in finished.result() if row.key not in done)]
             write(rows)
     return rows
 

@@ -46,7 +46,7 @@ def trained_on(folder: Folder, data: str | None = None) -> Dataset:
     Raises:
         InputError: it is not where it was, not what it was, or not what the model reads.
     """
-    stage = next((stage for stage in reversed(folder.manifest.lineage) if stage.data), None)
+    stage = folder.manifest.data_stage
     source = data or (stage.data if stage else None)
     if source is None:
         raise InputError(f"{folder.path} does not say what it was trained on: pass --data")

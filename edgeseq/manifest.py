@@ -146,6 +146,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Number of elements of the packed state."""
         return sum(entry.size for entry in self.states)
 
+    @property
+    def data_stage(self) -> Stage | None:
+        """The last stage that names its data: what the model was trained or quantized on, and how it was read."""
+        return last_on_data(self.lineage)
+
+
+def last_on_data(lineage: Sequence[Stage]) -> Stage | None:
+    """The last stage of a lineage that names its data, if one does."""
+    return next((stage for stage in reversed(lineage) if stage.data), None)
+
 
 def state_table(states: Iterable[tuple[str, Sequence[int], float]]) -> tuple[StateEntry, ...]:
     """The packed layout of float32 states, given as (name, shape, initial value) in order."""

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from edgeseq.data import Recording
+from edgeseq.errors import Unsupported
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import Store, StreamingModel
-from edgeseq.models.quantized import quantized_linears, state_grids, with_precision
+from edgeseq.models.quantized import QuantizedLinear, quantized_linears, state_grids, with_precision
 
 Span = tuple[float, float]
+LARGEST_MULTIPLIER = 256  # from a step of the products to steps of the answer: XNNPACK's bound, which it is below
 
 
 @dataclass
@@ -82,8 +84,14 @@ def _wider(span: Span | None, values: Tensor) -> Span:
 
 
 def quantize_model(model: StreamingModel, precision: Precision, ranges: Ranges) -> StreamingModel:
-    """Give the float ``model``, in place, the layers of ``precision`` with these ranges."""
+    """Give the float ``model``, in place, the layers of ``precision`` with these ranges.
+
+    Raises:
+        Unsupported: as :func:`edgeseq.models.quantized.with_precision` does; or a layer is never called, or answers so
+            little that int8 cannot say it.
+    """
     projections = model.projections()
+    _check_called(model, precision, ranges)
     with_precision(model, precision)
     grids = state_grids(model)
     for name, grid in grids.items():
@@ -97,4 +105,36 @@ def quantize_model(model: StreamingModel, precision: Precision, ranges: Ranges) 
         read = grids.get(place.reads)
         if precision.state == "int8" and read is not None and not read.shape:
             layer.input.follow_grid(read.scale)
+    for name, layer in quantized_linears(model).items():  # once all have their ranges, which some share
+        _check_multipliers(name, layer)
     return model
+
+
+def _check_called(model: StreamingModel, precision: Precision, ranges: Ranges) -> None:
+    if precision.weights == "int8":
+        for name in model.projections():
+            if name not in ranges.inputs:
+                raise Unsupported(
+                    f"{name} is never called in step: leave it out by overriding projections(), as for a linear map "
+                    "that is there only for training"
+                )
+    if precision.state != "float32":
+        for name, module in model.named_modules():
+            if isinstance(module, Store) and name not in ranges.states:
+                raise Unsupported(
+                    f"{name} is never called in step, so no state passes it: take the Store out of the model, or keep "
+                    "the state in float32"
+                )
+
+
+def _check_multipliers(name: str, layer: QuantizedLinear) -> None:
+    """Refuse what no integer operator computes, before anything is trained or written."""
+    *_, scale = layer.parts()
+    multiplier = scale.detach() / layer.output.scale
+    if not bool(((multiplier > 0) & (multiplier < LARGEST_MULTIPLIER)).all()):
+        raise Unsupported(
+            f"{name} answers on a scale of {float(layer.output.scale):.3g}, and one step of its int8 products is up to "
+            f"{float(scale.max()):.3g}: the two must be above 0 and less than a factor of {LARGEST_MULTIPLIER} apart. "
+            "On the training subjects it says next to nothing: train longer, or leave it out by overriding "
+            "projections()"
+        )

@@ -50,7 +50,7 @@ def distill(
         Unsupported: the student looks ahead, which training does not know yet.
     """
     out = Path(out)
-    check_start(out, seed, overwrite=overwrite)
+    check_start(out, seed, [*teachers, *([start] if start else [])], overwrite=overwrite)
     loss, others = split_changes(changes or {})
     how = distillation(loss)
     if not teachers:
@@ -63,7 +63,7 @@ def distill(
     parent = open_folder(start) if start else None
     trainee = prepare(parent, preset, dataset, split, others, seed, trust=trust)
     announce(trainee.model, split, trainee.settings)
-    origin = next((stage for stage in reversed(folders[0].manifest.lineage) if stage.data), None)
+    origin = folders[0].manifest.data_stage
     entry = stage_entry(
         "distill",
         {

@@ -10,16 +10,17 @@ from typing import Any
 
 import msgspec
 
+from edgeseq.data import Dataset
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.manifest import Precision
+from edgeseq.manifest import Precision, Stage
 from edgeseq.models.threads import threads
 from edgeseq.quant.calibrate import calibrate, quantize_model
-from edgeseq.quant.distill import distillation, distilling, split_changes
+from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.training.loop import Report
-from edgeseq.training.stage import Announce, check_start, choose_split, complete, prepare, write_scored
+from edgeseq.training.stage import Announce, Trainee, check_start, choose_split, complete, prepare, write_scored
 
 METHODS = ("qat", "ptq")
 STATES = ("float32", "int16", "int8")
@@ -53,24 +54,13 @@ def quantize(
 
     Raises:
         InputError: an unknown method, state or setting, a model that is quantized already, unusable data.
-        Unsupported: the model looks ahead.
+        Unsupported: the model looks ahead, or a layer or state of it cannot be quantized.
         MissingDependency: Brevitas is not installed.
     """
-    out, parent = Path(out), open_folder(source)
-    check_start(out, seed, overwrite=overwrite)
-    for what, value, known in (("method", method, METHODS), ("state precision", state, STATES)):
-        if value not in known:
-            raise unknown(what, value, known)
-    if parent.manifest.precision != Precision():
-        have = parent.manifest.precision.weights
-        raise InputError(f"{source} has {have} weights already: start from the float model that it came from")
-    changes = changes or {}
+    out, parent, changes = Path(out), open_folder(source), changes or {}
+    check_start(out, seed, [parent.path, *teachers], overwrite=overwrite)
+    _check_request(parent, method, state, teachers, changes)
     loss, others = split_changes(changes)
-    if method == "ptq" and (changes or teachers):
-        what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
-        raise InputError(f"{what} for training, and ptq does not train: use --method qat")
-    if loss and not teachers:
-        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
     dataset, parts = trained_on(parent, data), parent.manifest.split
     split = choose_split(dataset, test=parts.get("test", ()), validation=parts.get("validation", ()))
     folders = [open_folder(teacher) for teacher in teachers]
@@ -81,22 +71,7 @@ def quantize(
         ranges = calibrate(trainee.model, split.train.recordings, tick)
     quantize_model(trainee.model, trainee.precision, ranges)
     how = distillation(loss) if models else None
-    origin = next((stage for stage in reversed(parent.manifest.lineage) if stage.data), None)
-    entry = stage_entry(
-        "quantize",
-        {
-            "method": method,
-            "mapping": origin.arguments.get("mapping") if origin else None,
-            "precision": msgspec.to_builtins(trainee.precision),
-            "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
-            "distillation": msgspec.to_builtins(how),
-            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in folders],
-        },
-        seed=seed,
-        data=data or (origin.data if origin else None),
-        data_fingerprint=dataset.fingerprint(),
-        parent=parent.hash,
-    )
+    entry = _entry(parent, trainee, method, how, folders, seed, data, dataset)
     if method == "ptq":
         return write_scored(out, trainee, split, entry, overwrite=overwrite)
     announce(trainee.model, split, trainee.settings)
@@ -111,3 +86,50 @@ def quantize(
             overwrite=overwrite,
             report=report,
         )
+
+
+def _check_request(
+    parent: Folder, method: str, state: str, teachers: Sequence[str | Path], changes: dict[str, Any]
+) -> None:
+    """Refuse what cannot be asked for together, before any data is read."""
+    for what, value, known in (("method", method, METHODS), ("state precision", state, STATES)):
+        if value not in known:
+            raise unknown(what, value, known)
+    if parent.manifest.precision != Precision():
+        have = parent.manifest.precision.weights
+        raise InputError(f"{parent.path} has {have} weights already: start from the float model that it came from")
+    if method == "ptq" and (changes or teachers):
+        what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
+        raise InputError(f"{what} for training, and ptq does not train: use --method qat")
+    loss, _ = split_changes(changes)
+    if loss and not teachers:
+        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
+
+
+def _entry(
+    parent: Folder,
+    trainee: Trainee,
+    method: str,
+    how: Distillation | None,
+    teachers: Sequence[Folder],
+    seed: int,
+    data: str | None,
+    dataset: Dataset,
+) -> Stage:
+    """What the lineage says of the run; data that is not named is the parent's."""
+    origin = parent.manifest.data_stage
+    return stage_entry(
+        "quantize",
+        {
+            "method": method,
+            "mapping": origin.arguments.get("mapping") if origin else None,
+            "precision": msgspec.to_builtins(trainee.precision),
+            "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
+            "distillation": msgspec.to_builtins(how),
+            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in teachers],
+        },
+        seed=seed,
+        data=data or (origin.data if origin else None),
+        data_fingerprint=dataset.fingerprint(),
+        parent=parent.hash,
+    )

@@ -1,4 +1,4 @@
-"""Two reports side by side: what got slower, larger or worse, and whether by more than is allowed."""
+"""Two reports side by side: what got slower, larger or worse, whether by more than is allowed, and what is lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from edgeseq.devices.report.document import EngineRow, Model, Report
-from edgeseq.devices.report.kinship import data_stage, same_machine, same_test
+from edgeseq.devices.report.kinship import data_stage, same_machine, same_test, shared_rows
 from edgeseq.devices.report.numbers import HASH, engine_name, joined, machine_name, micros, points, precision_name
+from edgeseq.errors import InputError
 
 PACED, PACED_TAIL, TIGHT, FILE, ACCURACY = (
     "paced p50, µs",
@@ -44,42 +45,59 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """All that changed; ``warnings`` say what makes it hard to compare, ``unpaired`` what is in one report only."""
+    """All that changed.
+
+    ``lost`` says what was there and is not any more: a proof that held, an engine, an accuracy. ``warnings`` say what
+    makes the reports hard to compare, ``uncompared`` what could not be compared, and why.
+    """
 
     changes: tuple[Change, ...]
+    lost: tuple[str, ...]
     warnings: tuple[str, ...]
-    unpaired: tuple[str, ...]
+    uncompared: tuple[str, ...]
 
     @property
     def missed(self) -> tuple[Change, ...]:
         """The changes that are over the budget."""
         return tuple(change for change in self.changes if change.missed)
 
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is over the budget, and nothing lost."""
+        return not (self.missed or self.lost)
+
 
 def compare(old: Report, new: Report, *, budget: float = 10.0, accuracy_budget: float = 1.0) -> Comparison:
     """Compare two reports, model by model and engine by engine.
 
     ``budget``: the percent by which the median of a step, paced or tight, and a file may grow; ``accuracy_budget``: the
-    points by which the accuracy may fall. Models are paired by name, what is left by family and number format. Times
-    of different machines or rates are shown and not judged.
+    points by which the accuracy may fall. Models are paired by name; what is left by family and number format, where
+    the test is the same. Times of different machines or rates are shown and not judged.
+
+    Raises:
+        InputError: the reports have no model in common.
     """
     pairs = _pairs(old.models, new.models)
+    if not pairs:
+        sides = [joined(f"{m.name} ({m.family}, {precision_name(m.precision)})" for m in r.models) for r in (old, new)]
+        raise InputError(
+            f"there is nothing to compare: the old report is of {sides[0]}, the new one of {sides[1]}; compare reports "
+            "of models with the same names, or with the same family, number format and test"
+        )
     changes: list[Change] = []
+    lost: list[str] = []
     warnings: list[str] = []
-    unpaired: list[str] = []
+    uncompared: list[str] = []
     for before, after in pairs:
         warnings += _differences(before, after)
-        theirs = {row.engine: row for row in after.engines}
-        for row in before.engines:
-            if row.engine in theirs:
-                unpaired += _scored_once(before, row, theirs[row.engine])
-                changes += _changes(before, after, row, theirs[row.engine], budget, accuracy_budget)
-        unpaired += _only(f"{before.name} in ", before.engines, theirs, "old")
-        unpaired += _only(f"{after.name} in ", after.engines, {row.engine: row for row in before.engines}, "new")
+        lost += _lost(before, after)
+        uncompared += _uncompared(before, after)
+        for row, later in shared_rows(before, after):
+            changes += _changes(before, after, row, later, budget, accuracy_budget)
     paired = {id(model) for pair in pairs for model in pair}
     for models, which in ((old.models, "old"), (new.models, "new")):
-        unpaired += [f"{model.name}: only in the {which} report" for model in models if id(model) not in paired]
-    return Comparison(tuple(changes), tuple(dict.fromkeys(warnings)), tuple(unpaired))
+        uncompared += [f"{model.name}, only in the {which} report" for model in models if id(model) not in paired]
+    return Comparison(tuple(changes), tuple(lost), tuple(dict.fromkeys(warnings)), tuple(uncompared))
 
 
 def _pairs(old: Sequence[Model], new: Sequence[Model]) -> list[tuple[Model, Model]]:
@@ -87,7 +105,7 @@ def _pairs(old: Sequence[Model], new: Sequence[Model]) -> list[tuple[Model, Mode
     pairs = [(model, by_name[model.name]) for model in old if model.name in by_name]
     rest = [[model for model in models if model.name not in {a.name for a, _ in pairs}] for models in (old, new)]
     for model in rest[0]:
-        own, others = ([m for m in models if _variant(m) == _variant(model)] for models in rest)
+        own, others = ([m for m in ms if _variant(m) == _variant(model) and same_test(m, model)] for ms in rest)
         if len(own) == len(others) == 1:
             pairs.append((model, others[0]))
     return pairs
@@ -118,16 +136,45 @@ def _changes(
         yield Change(name, row.engine, ACCURACY, was, now, now - was, True, was - now > accuracy_budget)
 
 
-def _scored_once(before: Model, row: EngineRow, later: EngineRow) -> Iterator[str]:
-    if bool(row.scores) != bool(later.scores):
-        which = "old" if row.scores else "new"
-        yield f"{before.name} in {engine_name(row.engine)}: its accuracy is only in the {which} report"
+def _lost(before: Model, after: Model) -> Iterator[str]:
+    """What the old report has of a model and the new one has not."""
+    failing = {link.name for link in before.proof if not link.passed}
+    failed = [link.name for link in after.proof if not link.passed and link.name not in failing]
+    if failed:
+        yield f"the proof of {after.name} fails: {joined(failed)}"
+    if before.proof and not failing and not after.proof:
+        yield f"the proof of {after.name}: it held, and there is none now"
+    theirs = {row.engine: row for row in after.engines}
+    for row in before.engines:
+        later = theirs.get(row.engine)
+        if later is None:
+            yield f"{after.name} in {engine_name(row.engine)}: only the old report has this engine"
+        elif row.scores and not later.scores:
+            why = f" ({after.unscored})" if after.unscored else ""
+            yield f"the accuracy of {after.name} in {engine_name(row.engine)}: only the old report has it{why}"
 
 
-def _only(where: str, rows: Sequence[EngineRow], others: dict[str, EngineRow], which: str) -> Iterator[str]:
-    for row in rows:
-        if row.engine not in others:
-            yield f"{where}{engine_name(row.engine)}: only in the {which} report"
+def _uncompared(before: Model, after: Model) -> Iterator[str]:
+    """What of a pair could not be set side by side, but for what is lost."""
+    name, shared = after.name, list(shared_rows(before, after))
+    known = {row.engine for row in before.engines}
+    for row in after.engines:
+        if row.engine not in known:
+            yield f"{name} in {engine_name(row.engine)}, only in the new report"
+    if shared and not same_machine(before, after):
+        yield f"the times of {name}, not measured on one machine at one rate"
+    if any(row.scores and later.scores for row, later in shared) and not same_test(before, after):
+        yield f"the accuracy of {name}, not measured on one test"
+    for row, later in shared:
+        if later.scores and not row.scores:
+            yield f"the accuracy of {name} in {engine_name(row.engine)}, only in the new report"
+    if shared and not any(row.scores or later.scores for row, later in shared):
+        yield f"the accuracy of {name}, in neither report"
+    missing = [link.name for link in before.proof if link.name not in {other.name for other in after.proof}]
+    if after.proof and missing:
+        yield f"{joined(missing)} in the proof of {name}, only in the old report"
+    if not before.proof:
+        yield f"the proof of {name}, {'only in the new' if after.proof else 'in neither'} report"
 
 
 def _differences(before: Model, after: Model) -> Iterator[str]:
@@ -158,14 +205,16 @@ def _differences(before: Model, after: Model) -> Iterator[str]:
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """What got worse, in sentences; over the budget first."""
-    said = [f"Over the budget: {_said(change)}." for change in comparison.missed]
+    """What is lost or got worse, in sentences, over the budget first; and what could not be compared."""
+    said = [f"Lost: {what}." for what in comparison.lost]
+    said += [f"Over the budget: {_said(change)}." for change in comparison.missed]
     worse = [change for change in comparison.changes if change.worse and not change.missed and _visible(change)]
     said += [f"Within it: {_said(change)}." for change in worse if change.judged]
     said += [f"Not judged: {_said(change)}." for change in worse if not change.judged]
-    if not comparison.changes:
-        said.append("Nothing can be compared: the two reports share no measurement.")
-    return said or ["Nothing got slower, larger or worse."]
+    if not said:
+        what = "that was compared " if comparison.uncompared else ""
+        said.append(f"Nothing {what}got slower, larger or worse.")
+    return [*said, *(f"Not compared: {what}." for what in comparison.uncompared)]
 
 
 def _visible(change: Change) -> bool:

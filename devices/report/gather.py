@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from edgeseq.devices.bench import BenchReport, EngineReport
+from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.report.document import EngineRow, Model, distribution
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, unknown
 from edgeseq.folder import MODEL_FILES, Folder
 from edgeseq.metrics import Scores
 
@@ -41,10 +42,13 @@ def bench_of(folder: Folder, reports: Sequence[BenchReport], path: Path) -> Benc
     """The report of a folder: the last one in ``path`` with its hash.
 
     Raises:
-        InputError: there is none, or it measured no engine.
+        InputError: there is none, it measured no engine, or one that this edgeseq does not know.
     """
     own = [report for report in reports if report.folder_hash == folder.hash and report.engines]
     if own:
+        strange = [entry.engine for entry in own[-1].engines if entry.engine not in ENGINES]
+        if strange:
+            raise unknown(f"engine in {path}", strange[0], ENGINES)
         return own[-1]
     have = ", ".join(f"{report.name} {report.folder_hash[:12]}" for report in reports) or "nothing"
     raise InputError(
@@ -109,17 +113,26 @@ def _row(entry: EngineReport, scores: Scores | None) -> EngineRow:
 
 
 def distinct(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The models with names that tell them apart: those of folders with one name end in their hash.
-
-    Raises:
-        InputError: a folder is there twice.
-    """
-    hashes = Counter(model.folder_hash for model in models)
-    twice = next((model.name for model in models if hashes[model.folder_hash] > 1), None)
-    if twice is not None:
-        raise InputError(f"{twice} is named twice: name each folder once")
+    """The models with names that tell them apart: those of folders with one name end in their hash."""
     names = Counter(model.name for model in models)
     return tuple(
         msgspec.structs.replace(model, name=f"{model.name} {model.folder_hash[:6]}") if names[model.name] > 1 else model
         for model in models
     )
+
+
+def check_folders(folders: Sequence[Folder]) -> None:
+    """Refuse what cannot be reported on, before anything is measured.
+
+    Raises:
+        InputError: a folder, or a copy of it, is there twice, or is not exported.
+    """
+    seen: dict[str, Folder] = {}
+    for folder in folders:
+        if folder.hash in seen:
+            raise InputError(f"{folder.path} is named twice (as {seen[folder.hash].path}): name each folder once")
+        seen[folder.hash] = folder
+        if not folder.formats:
+            raise InputError(
+                f"{folder.path} is not exported, there is nothing to measure: run edgeseq export {folder.path}"
+            )

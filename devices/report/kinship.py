@@ -6,9 +6,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Any
 
 from edgeseq.devices.report.document import EngineRow, Model, Report
-from edgeseq.manifest import Precision, Stage
+from edgeseq.manifest import Precision, Stage, last_on_data
 
 FLOAT = "float32"
+TEACHER = "teacher_test_accuracy"  # the metric that a distillation leaves
 
 
 def is_float(precision: Precision) -> bool:
@@ -26,24 +27,49 @@ def float_of(report: Report, model: Model) -> Model | None:
 
 def teacher_of(report: Report, model: Model) -> Model | None:
     """The model that ``model`` was distilled from; None also where there were several, or it is not in the report."""
-    hashes = {entry["hash"] for stage in model.lineage for entry in teachers(stage)}
+    hashes = teacher_hashes(model)
     if len(hashes) != 1:
         return None
     return _only([other for other in report.models if other is not model and hashes & identities(other)])
 
 
-def plain_of(report: Report, model: Model) -> Model | None:
-    """The same architecture, trained without a teacher for the same test, beside a distilled ``model``."""
-    if not any(True for stage in model.lineage for _ in teachers(stage)):
-        return None
-    same = [
+def teacher_hashes(model: Model) -> frozenset[str]:
+    """Whom ``model`` was distilled from. The float model that int8 was tuned to answer as is its source, no teacher."""
+    named = ((stage, entry["hash"]) for stage in model.lineage for entry in teachers(stage))
+    return frozenset(name for stage, name in named if stage.verb != "quantize" or name != stage.parent)
+
+
+def taught_in_torch(report: Report, model: Model) -> float | None:
+    """The accuracy of its teachers as torch measured it for the distillation.
+
+    What was made from a distilled model afterwards does not say it: then what that one says, if it is in the report.
+    """
+    source = float_of(report, model)
+    same = [source] if source is not None and teacher_hashes(source) == teacher_hashes(model) else []
+    same = [model, *(other for other in same if same_test(model, other))]
+    return next((other.metrics[TEACHER] for other in same if TEACHER in other.metrics), None)
+
+
+def plain_of(report: Report, model: Model) -> list[Model]:
+    """Of a distilled ``model``'s family and number format those that nobody taught, with the same test.
+
+    Those of the same arguments, if there are any: they differ by the teacher, and by chance.
+    """
+    if not is_distilled(model):
+        return []
+    plain = [
         other
         for other in report.models
-        if (other.family, other.arguments, other.precision) == (model.family, model.arguments, model.precision)
-        and not any(True for stage in other.lineage for _ in teachers(stage))
+        if (other.family, other.precision) == (model.family, model.precision)
+        and not is_distilled(other)
         and same_test(model, other)
     ]
-    return _only(same)
+    return [other for other in plain if other.arguments == model.arguments] or plain
+
+
+def is_distilled(model: Model) -> bool:
+    """Whether it learned from a teacher; int8 that was tuned to answer as its own float model did not."""
+    return bool(teacher_hashes(model))
 
 
 def teachers(stage: Stage) -> Iterator[Mapping[str, Any]]:
@@ -61,8 +87,8 @@ def identities(model: Model) -> set[str]:
 
 
 def data_stage(model: Model) -> Stage | None:
-    """The last stage that saw data."""
-    return next((stage for stage in reversed(model.lineage) if stage.data), None)
+    """The last stage that names its data."""
+    return last_on_data(model.lineage)
 
 
 def grouped(models: Iterable[Model], key: Callable[[Model], Hashable]) -> list[list[Model]]:
@@ -76,7 +102,7 @@ def grouped(models: Iterable[Model], key: Callable[[Model], Hashable]) -> list[l
 def test_key(model: Model) -> tuple[Any, ...]:
     """What two models must share for their scores to be set side by side: data, test subjects, labels."""
     stage = data_stage(model)
-    return (stage and (stage.data_fingerprint or stage.data), model.split.get("test", ()), model.labels)
+    return (stage and (stage.data_fingerprint or stage.data), tuple(sorted(model.split.get("test", ()))), model.labels)
 
 
 def split_key(model: Model) -> tuple[Any, ...]:

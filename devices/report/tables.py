@@ -13,6 +13,8 @@ from edgeseq.devices.report.kinship import (
     float_of,
     grouped,
     split_key,
+    taught_in_torch,
+    teacher_hashes,
     teacher_of,
     teachers,
     test_key,
@@ -110,7 +112,7 @@ def accuracy(report: Report) -> Table:
     for group in grouped(report.models, test_key):
         for model in group:
             rows += [_accuracy_row(report, model, row) for row in model.engines]
-        rows += _baseline_rows(report, group)
+        rows += [*_teacher_rows(report, group), *_baseline_rows(report, group)]
         notes += _accuracy_notes(report, group)
     rate = f" Measured on {report.scored_on}." if any(scored_row(m) for m in report.models) else ""
     notes.insert(0, f"Percent of the test people's frames, without the first seconds of each recording.{rate}")
@@ -130,7 +132,7 @@ def accuracy(report: Report) -> Table:
 
 def _accuracy_row(report: Report, model: Model, row: EngineRow) -> tuple[str, ...]:
     scores, source, teacher = row.scores, float_of(report, model), teacher_of(report, model)
-    measured = (percent(scores.accuracy), percent(scores.macro_f1)) if scores else None
+    measured = (percent(scores.accuracy), percent(scores.macro_f1)) if scores and scores.frames else None
     return (
         model.name,
         engine_name(row.engine),
@@ -143,6 +145,19 @@ def _accuracy_row(report: Report, model: Model, row: EngineRow) -> tuple[str, ..
 
 def _trained(model: Model, metric: str) -> str:
     return f"({percent(model.metrics[metric])})" if metric in model.metrics else NONE
+
+
+def _teacher_rows(report: Report, group: Sequence[Model]) -> Iterable[tuple[str, ...]]:
+    """Each teacher once, or each ensemble of them; named where there are several."""
+    found: dict[frozenset[str], tuple[str, float]] = {}
+    for model in group:
+        right = taught_in_torch(report, model)
+        if right is not None:
+            named = joined(dict.fromkeys(str(e.get("name", "")) for stage in model.lineage for e in teachers(stage)))
+            found.setdefault(teacher_hashes(model), (named, right))
+    for named, right in found.values():
+        who = f"teacher {named}" if len(found) > 1 else "teacher"
+        yield (f"{who}, as measured in torch", NONE, f"({percent(right)})", NONE, NONE, NONE, NONE)
 
 
 def _baseline_rows(report: Report, group: Sequence[Model]) -> Iterable[tuple[str, ...]]:
@@ -209,7 +224,11 @@ def running(report: Report) -> Table:
     """What running costs beside the step itself."""
     rows = []
     for model, row in _rows(report):
-        late = NONE if row.deadline_misses is None else f"{row.deadline_misses:,} of {row.paced_frames:,}"
+        late = (
+            NONE
+            if row.deadline_misses is None or not row.paced_frames
+            else f"{row.deadline_misses:,} of {row.paced_frames:,}"
+        )
         fresh = (millis(row.load_ms), millis(row.first_call_ms), size(row.peak_rss_bytes))
         cells = (late, percent(row.cpu_share, 2), *fresh, model.provenance)
         rows.append((model.name, engine_name(row.engine), *cells))
@@ -268,7 +287,7 @@ def proof(model: Model) -> Table:
     rows = [
         (
             link.name,
-            count(link.frames),
+            count(link.frames or None),
             *link.shown(),
             NONE if link.agreement is None else f"{percent(link.agreement, 2)} %",
             NONE if link.slope is None else f"{link.slope:+.1e}",

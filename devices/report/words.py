@@ -14,6 +14,8 @@ from edgeseq.devices.report.kinship import (
     plain_of,
     same_machine,
     shared_rows,
+    taught_in_torch,
+    teacher_hashes,
     teacher_of,
     test_key,
 )
@@ -31,12 +33,15 @@ from edgeseq.devices.report.numbers import (
 )
 from edgeseq.metrics import Scores
 
+ACCURACY = "test_accuracy"  # the metric that training leaves
+
 
 def verdicts(report: Report) -> list[str]:
     """The sentences at the top, what matters most first."""
     said = [sentence for group in grouped(report.models, test_key) for sentence in _right(report, group)]
     for model in report.models:
         said += [*_quantized(report, model), *_distilled(report, model)]
+    said += _unsettled(report)
     machines = grouped(report.models, machine_key)
     for group in machines:
         said += _in_time(group)
@@ -53,8 +58,8 @@ def title(report: Report) -> str:
 
 
 def scored_row(model: Model) -> EngineRow | None:
-    """The first engine in which the accuracy was measured."""
-    return next((row for row in model.engines if row.scores), None)
+    """The first engine in which the accuracy was measured, on any frame at all."""
+    return next((row for row in model.engines if row.scores and row.scores.frames), None)
 
 
 def majority(scores: Scores) -> tuple[float, float]:
@@ -80,7 +85,7 @@ def _right(report: Report, group: Sequence[Model]) -> Iterator[str]:
         )
     for model in group:
         if scored_row(model) is None:
-            trained = model.metrics.get("test_accuracy")
+            trained = model.metrics.get(ACCURACY)
             found = "" if trained is None else f"; at training, torch found {percent(trained)} %"
             why = model.unscored or "no engine was asked"
             yield f"The accuracy of {model.name} was not measured here: {why}{found}."
@@ -93,15 +98,51 @@ def _quantized(report: Report, model: Model) -> Iterator[str]:
 
 
 def _distilled(report: Report, model: Model) -> Iterator[str]:
+    """How a student compares with its teacher, and with the same family untaught, on the people tested."""
     teacher = teacher_of(report, model)
     if teacher is not None:
         yield from _compared(model, "the distilled student", teacher, "its teacher")
-    plain = plain_of(report, model)
-    difference = None if plain is None else accuracy_difference(model, plain)
-    if plain is not None and difference is not None:
-        how = more_accurate(difference)
-        than = "as" if how == "as accurate" else "than"
-        yield f"The distilled {model.name} is {how} {than} {plain.name}, the same model trained without a teacher."
+    taught = taught_in_torch(report, model)
+    difference = _points(model.metrics.get(ACCURACY), taught)
+    if difference is not None and (teacher is None or accuracy_difference(model, teacher) is None):
+        number = len(teacher_hashes(model))
+        who = "its teacher, which was" if number == 1 else f"the mean of its {number} teachers, which was"
+        right = f"right in {percent(taught)} %, both as measured in torch"
+        yield f"The distilled {model.name} is {_than(difference)} {who} {right}."
+    for plain in plain_of(report, model):
+        yield from _untaught(model, plain)
+
+
+def _unsettled(report: Report) -> Iterator[str]:
+    """What students beside untaught models do not show, once for each number of people tested."""
+    students = (model for model in report.models for plain in plain_of(report, model) if any(_untaught(model, plain)))
+    for number in dict.fromkeys(len(model.split.get("test", ())) for model in students):
+        tested = {1: "One person", 2: "One pair of people"}.get(number, f"One group of {people(number)}")
+        yield f"{tested} does not settle whether a teacher helps: with others, or another seed, it may be otherwise."
+
+
+def _untaught(model: Model, plain: Model) -> Iterator[str]:
+    difference, where = accuracy_difference(model, plain), ""
+    if difference is None:
+        difference = _points(model.metrics.get(ACCURACY), plain.metrics.get(ACCURACY))
+        where = ", both as measured in torch"
+    if difference is None:
+        return
+    what = "the same model trained without a teacher"
+    if plain.arguments != model.arguments:
+        of = f"of {plain.parameters:,} parameters and not {model.parameters:,}"
+        what = f"a model of its family with other settings, {of}, trained without a teacher"
+    tested = people(len(model.split.get("test", ())))
+    yield f"On the {tested} tested, the distilled {model.name} is {_than(difference)} {plain.name}, {what}{where}."
+
+
+def _points(share: float | None, other: float | None) -> float | None:
+    return None if share is None or other is None else 100 * (share - other)
+
+
+def _than(difference: float) -> str:
+    how = more_accurate(difference)
+    return f"{how} {'as' if how == 'as accurate' else 'than'}"
 
 
 def _compared(model: Model, kind: str, other: Model, other_kind: str) -> Iterator[str]:
@@ -145,7 +186,7 @@ def _in_time(group: Sequence[Model]) -> Iterator[str]:
     )
     late = [(m, r) for m, r in timed if r.deadline_misses]
     if not late:
-        yield "No answer was late."
+        yield f"No answer was late, of {plural(sum(r.paced_frames for _, r in timed), 'paced frame')}."
     for m, r in late:
         yield (
             f"{m.name} in {engine_name(r.engine)} answered after the next frame was due "

@@ -169,5 +169,9 @@ def findings(rows: Sequence[Document]) -> list[str]:
         f"Fastest at the sensor's rate: {best['name']} in {best['engine']}, {paced:.0f} us a step (p50), "
         f"{paced / tight:.1f} times its tight loop; a step may take {period:,.0f} us at {best['rate']:g} Hz.",
     ]
-    said.append(f"{late} of {frames:,} paced answers came after the next frame." if late else "No answer was late.")
+    said.append(
+        f"{late} of {frames:,} paced answers came after the next frame."
+        if late
+        else f"No answer was late, of {frames:,} paced frames."
+    )
     return said

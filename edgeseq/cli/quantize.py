@@ -67,9 +67,12 @@ def quantize_folder(show: Show, source: Path, out: Path, **options: Any) -> tupl
     need("quantization", "train", "torch", "brevitas")
     from edgeseq.quant.quantize_stage import quantize as quantize_stage
 
+    # Read first, and only if it is of the same people: what is asked for may replace a folder, or be of other data.
+    before = None if options.get("data") else open_folder(source).manifest.metrics.get("test_accuracy")
     made, document = follow(show, partial(quantize_stage, source, out, **options))
     if options.get("method") == "ptq":  # nothing was trained
         del document["parameters"], document["rounds"]
-    before, after = (f.manifest.metrics.get("test_accuracy") for f in (open_folder(source), made))
-    show.line(f"accuracy on the test subjects: float32 {percent(before)}, int8 {percent(after)}")
+    after = made.manifest.metrics.get("test_accuracy")
+    known = "" if before is None else f"float32 {percent(before)}, "
+    show.line(f"accuracy on the test subjects: {known}int8 {percent(after)}")
     return made, {**document, "accuracy_before": before, "accuracy_after": after}

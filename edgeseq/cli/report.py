@@ -63,22 +63,28 @@ def report(
         raise InputError("a report is of at least one folder: edgeseq report FOLDER... --out DIR")
     if out is None:
         raise InputError("--out is needed: the folder for report.html, report.md and report.json")
+    from edgeseq.cli.bench import bench_folders
+
     need("the report", "train", "jinja2", "matplotlib")
-    clock, target = Clock(), _target(out)
+    clock = Clock()
     opened = [open_folder(path) for path in folders]
-    measured = _measured(show, opened, bench, seconds=seconds, paced_seconds=paced_seconds)
+    known = _known(opened, bench)
+    target = _target(out)
+    measured = known or bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
     return write_report(show, make_report(show, opened, measured, baseline=baseline), target, clock)
 
 
-def _measured(
-    show: Show, folders: Sequence[Folder], bench: Path | None, *, seconds: float, paced_seconds: float
-) -> list[BenchReport]:
-    """What the folders cost: measured now, or what the file ``bench`` holds of them."""
-    from edgeseq.cli.bench import bench_folders
-    from edgeseq.devices.report.gather import bench_of, read_bench
+def _known(folders: Sequence[Folder], bench: Path | None) -> list[BenchReport]:
+    """What the file ``bench`` holds of the folders; nothing without one.
 
+    Raises:
+        InputError: a folder is there twice, not exported, or not in the file; or the file is something else.
+    """
+    from edgeseq.devices.report.gather import bench_of, check_folders, read_bench
+
+    check_folders(folders)
     if bench is None:
-        return bench_folders(show, folders, seconds=seconds, paced_seconds=paced_seconds)
+        return []
     known = read_bench(bench)
     return [bench_of(folder, known, bench) for folder in folders]
 
@@ -175,7 +181,8 @@ def compare_reports(show: Show, old: Path, new: Path, *, budget: float, accuracy
     """Show what changed between two reports.
 
     Raises:
-        Failed: something is over the budget. What it carries is the BudgetMissed, and the document with every change.
+        InputError: one is no report, or they have no model in common.
+        Failed: something is over the budget, or lost. It carries the BudgetMissed, and the document with every change.
     """
     from edgeseq.devices.report.compare import compare, findings
     from edgeseq.devices.report.document import read_report
@@ -186,16 +193,17 @@ def compare_reports(show: Show, old: Path, new: Path, *, budget: float, accuracy
     document: Document = {
         "old": str(old),
         "new": str(new),
-        "passed": not found.missed,
+        "passed": found.passed,
         "findings": sentences,
         "warnings": found.warnings,
-        "unpaired": found.unpaired,
+        "lost": found.lost,
+        "uncompared": found.uncompared,
         "changes": found.changes,
     }
-    if found.missed:
-        first = sentences[0].removesuffix(".")
-        more = f" ({len(found.missed) - 1} more)" if len(found.missed) > 1 else ""
-        allowed = f"allowed are {budget:g} % of time and size, {accuracy_budget:g} points of accuracy"
+    if not found.passed:
+        first, others = sentences[0].removesuffix("."), len(found.missed) + len(found.lost) - 1
+        more = f" ({others} more)" if others else ""
+        allowed = f"allowed are {budget:g} % of time and size, {accuracy_budget:g} points of accuracy, and no loss"
         raise Failed(BudgetMissed(f"{first}{more}; {allowed}"), document)
     return document
 
@@ -220,7 +228,7 @@ def _show_comparison(show: Show, found: Comparison, sentences: Sequence[str]) ->
             for change in found.changes
         ],
     )
-    for sentence in (*found.unpaired, *sentences):
+    for sentence in sentences:
         show.text(sentence)
 
 

@@ -61,9 +61,13 @@ class StreamingModel(nn.Module, ABC):
         self.register_buffer("input_scale", torch.ones(input_size))
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Standardize inputs with these statistics of the training subjects, per channel and in the input's units."""
+        """Standardize inputs with these statistics of the training subjects, per channel and in the input's units.
+
+        A ``std`` of 0, of a channel that never changes, is taken as 1.
+        """
         self.input_mean.copy_(torch.as_tensor(mean))
-        self.input_scale.copy_(1 / torch.as_tensor(std))
+        scale = (1 / torch.as_tensor(std)).to(self.input_scale)
+        self.input_scale.copy_(torch.where(torch.isinf(scale), torch.ones_like(scale), scale))
 
     def normalize(self, x: Tensor) -> Tensor:
         """Standardize ``x (..., C)``."""

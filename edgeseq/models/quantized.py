@@ -14,7 +14,7 @@ The memory of an LMU and every product with a state stay wide: only what is an n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -23,11 +23,14 @@ from torch.nn.functional import linear
 
 from edgeseq.errors import InputError, MissingDependency, Unsupported
 from edgeseq.manifest import Precision
-from edgeseq.models.contract import Store, StreamingModel
+from edgeseq.models.contract import Projection, Store, StreamingModel
 
 LOWEST, HIGHEST = -128, 127
 STATE_LIMITS = {"int8": 127, "int16": 32767}
-SMALLEST_ROW = 1e-4  # max|w_i| is taken as no less: a row of zeros must not give its bias a scale that leaves int32
+SMALLEST_SCALE = 1e-12  # 1 / s must be a float32 number, whatever the range
+LARGEST_BIAS = 2**30  # so that half of int32 is left for the products
+LARGEST_WIDTH = (2**31 - 1 - LARGEST_BIAS) // (255 * 127)  # inputs whose products fit there
+SMALLEST_ROW = 1e-4  # max|w_i| is taken as no less: a row of zeros has a scale too
 
 
 class Quantizer(nn.Module):
@@ -44,7 +47,7 @@ class Quantizer(nn.Module):
     def set_range(self, low: float, high: float) -> None:
         """Span ``low`` to ``high``, and 0."""
         low, high = min(low, 0.0), max(high, 0.0)
-        self.scale.fill_((high - low) / (HIGHEST - LOWEST) or 1.0)
+        self.scale.fill_(max((high - low) / (HIGHEST - LOWEST), SMALLEST_SCALE) if high > low else 1.0)
         self.zero.fill_(min(max(round(LOWEST - low / float(self.scale)), LOWEST), HIGHEST))
 
     def follow_grid(self, scale: Tensor) -> None:
@@ -81,19 +84,34 @@ class QuantizedLinear(nn.Module):
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Quantized weights ``(out, in)`` as real numbers, the bias ``(out)``, and the bias's scales ``(out)``."""
-        quantized = self.linear.quant_weight()
-        return quantized.value, self.linear.bias, self.input.scale * quantized.scale.detach().flatten()
+        weight, scale = self._rows()
+        return weight, self.linear.bias, self.input.scale * scale
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights ``(out, in)`` int8, bias ``(out)`` int32, and the weights' scales ``(out)`` float32."""
         with torch.no_grad():
-            quantized = self.linear.quant_weight()
-            _, bias, scale = self.parts()
+            weight, scale = self._rows()
             return (
-                quantized.int().to(torch.int8),
-                torch.round(bias / scale).to(torch.int32),
-                quantized.scale.flatten().to(torch.float32),
+                torch.round(weight / scale[:, None]).to(torch.int8),
+                torch.round(self.linear.bias / (self.input.scale * scale)).to(torch.int32),
+                scale.to(torch.float32),
             )
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Quantized weights ``(out, in)`` as real numbers, and the scale ``(out)`` of each row.
+
+        A bias that would leave int32 makes the scale of its row larger: what is lost of the weights there is less than
+        a step of the answer, which holds the bias too.
+        """
+        quantized, plain = self.linear.quant_weight(), self.linear.weight
+        weight, scale = quantized.value, quantized.scale.detach().flatten()
+        needed = self.linear.bias.detach().abs() / LARGEST_BIAS / self.input.scale
+        coarse = needed > scale
+        if bool(coarse.any()):
+            scale = torch.maximum(scale, needed)
+            rounded = torch.round(plain / scale[:, None]) * scale[:, None]
+            weight = torch.where(coarse[:, None], plain + (rounded - plain).detach(), weight)
+        return weight, scale
 
 
 class StateGrid(nn.Module):
@@ -111,7 +129,8 @@ class StateGrid(nn.Module):
 
     def set_range(self, largest: Tensor) -> None:
         """Span ``-largest`` to ``largest``, for each element of ``shape``."""
-        self.scale.copy_(torch.where(largest > 0, largest / self.limit, torch.ones_like(largest)))
+        scale = (largest / self.limit).clamp(min=SMALLEST_SCALE)
+        self.scale.copy_(torch.where(largest > 0, scale, torch.ones_like(largest)))
 
     def forward(self, state: Tensor) -> Tensor:
         """The state, rounded."""
@@ -126,7 +145,8 @@ def with_precision(model: StreamingModel, precision: Precision) -> StreamingMode
     """Replace the linear maps and stores of a float ``model``, in place, by those of ``precision``; ranges are not set.
 
     Raises:
-        Unsupported: a combination of number formats that is not known.
+        Unsupported: a combination of number formats that is not known, or a model that would not be of it: it names
+            no linear map, shares one between two places, or keeps a state that passes no store.
         MissingDependency: Brevitas is not installed.
     """
     kinds = (precision.weights, precision.activations)
@@ -134,31 +154,61 @@ def with_precision(model: StreamingModel, precision: Precision) -> StreamingMode
         raise Unsupported(f"weights {kinds[0]} with activations {kinds[1]}: float32 with float32, or int8 with int8")
     if precision.state not in ("float32", *STATE_LIMITS):
         raise Unsupported(f"state precision {precision.state!r}: float32, int16 and int8 are known")
+    projections = model.projections() if kinds[0] == "int8" else {}
     if kinds[0] == "int8":
-        _quantize_projections(model)
-    if precision.state != "float32":
-        _round_states(model, precision.state)
+        _check_projections(model, projections)
+    stores = {} if precision.state == "float32" else _stores(model, precision.state)
+    # Everything is checked: a model that is refused is as it was.
+    _quantize_projections(model, projections)
+    for name, store in stores.items():
+        model.set_submodule(name, StateGrid(store.shape, precision.state))
     return model
 
 
-def _quantize_projections(model: StreamingModel) -> None:
-    projections = model.projections()
+def _quantize_projections(model: StreamingModel, projections: Mapping[str, Projection]) -> None:
     for name in projections:
-        plain = model.get_submodule(name)
-        if type(plain) is not nn.Linear:
-            raise InputError(f"{name} is a {type(plain).__name__}: only a plain linear map can be quantized")
-        model.set_submodule(name, QuantizedLinear(plain))
+        model.set_submodule(name, QuantizedLinear(cast(nn.Linear, model.get_submodule(name))))
     made = quantized_linears(model)
     for name, projection in projections.items():
         if projection.follows:
             made[name].input = made[projection.follows].output
 
 
-def _round_states(model: StreamingModel, kind: str) -> None:
-    for name, module in list(model.named_modules()):
-        store = getattr(module, "store", None)
-        if isinstance(store, Store):
-            model.set_submodule(f"{name}.store", StateGrid(store.shape, kind))
+def _check_projections(model: StreamingModel, projections: Iterable[str]) -> None:
+    """Refuse what would leave the model other than its manifest says, or cannot be computed in int32."""
+    family = type(model).__name__
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+    if not projections:
+        raise Unsupported(f"{family} names no linear map in projections(), so nothing of it can be int8: name some")
+    for name in projections:
+        plain = model.get_submodule(name)
+        if type(plain) is not nn.Linear:
+            raise InputError(f"{name} is a {type(plain).__name__}: only a plain linear map can be quantized")
+        if len(names[id(plain)]) > 1:
+            raise Unsupported(
+                f"{family} has one linear map under the names {', '.join(names[id(plain)])}, and only one of them "
+                "would be int8: use two nn.Linear, or leave it out by overriding projections()"
+            )
+        if plain.in_features > LARGEST_WIDTH:
+            raise Unsupported(
+                f"{name} of {family} has {plain.in_features} inputs, and int32 holds the products of {LARGEST_WIDTH}: "
+                "leave it out by overriding projections()"
+            )
+
+
+def _stores(model: StreamingModel, kind: str) -> dict[str, Store]:
+    """The model's stores by name: one for each state at least."""
+    stores = {name: module for name, module in model.named_modules() if isinstance(module, Store)}
+    states = model.initial_state(1)
+    if len(stores) < len(states):
+        raise Unsupported(
+            f"{type(model).__name__} has {len(stores)} Store for its states {', '.join(states)}, "
+            f"so not all of them would be {kind}: pass each through a Store of its own in step, or keep the state in "
+            "float32"
+        )
+    return stores
 
 
 def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:

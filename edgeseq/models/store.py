@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from edgeseq.errors import InputError
 from edgeseq.folder import WEIGHTS_NAME, Folder
@@ -18,7 +18,8 @@ from edgeseq.models.registry import build
 def save_weights(model: StreamingModel, folder: Path) -> None:
     """Write the model's parameters and buffers as weights.safetensors."""
     # Copies: a quantizer that two layers share stands under both names, and a file has no two names for one tensor.
-    save_file({name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS_NAME)
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    (folder / WEIGHTS_NAME).write_bytes(save(tensors))  # safetensors' own save_file makes files that only we may read
 
 
 def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:

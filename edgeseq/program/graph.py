@@ -157,12 +157,13 @@ class Program:
 
     def write(self, folder: Path) -> None:
         """Write step.json and step.safetensors into ``folder``; equal programs give equal bytes."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         constants = tuple(Value(name, array.shape, str(array.dtype)) for name, array in self.constants.items())
         document = _StepFile(FORMAT_VERSION, self.x, self.y, self.states, self.nodes, constants)
         (folder / JSON_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-        save_file({name: np.asarray(a, order="C") for name, a in self.constants.items()}, folder / CONSTANTS_NAME)
+        arrays = {name: np.asarray(array, order="C") for name, array in self.constants.items()}
+        (folder / CONSTANTS_NAME).write_bytes(save(arrays))  # save_file makes files that only their owner may read
 
     @classmethod
     def read(cls, folder: Path) -> Program:

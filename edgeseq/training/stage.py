@@ -68,7 +68,7 @@ def train(
         Unsupported: the model looks ahead, which training does not know yet.
     """
     out = Path(out)
-    check_start(out, seed, overwrite=overwrite)
+    check_start(out, seed, [start] if start else [], overwrite=overwrite)
     dataset = load(source, mapping)
     parent = open_folder(start) if start else None
     if parent and fold is None and not test and not validation:
@@ -91,8 +91,10 @@ def train(
     return complete(out, trainee, split, entry, seed, overwrite=overwrite, report=report)
 
 
-def check_start(out: Path, seed: int, *, overwrite: bool) -> None:
-    """Refuse a target that cannot be written and a seed below 0, before anything is read."""
+def check_start(out: Path, seed: int, origins: Sequence[str | Path] = (), *, overwrite: bool) -> None:
+    """Refuse a target that cannot be written or is one of the model's ``origins``, and a seed below 0."""
+    if any(Path(origin).is_dir() and out.is_dir() and out.samefile(origin) for origin in origins):
+        raise InputError(f"{out} is what the model is made from: name another folder")
     check_target(out, overwrite=overwrite)
     if seed < 0:
         raise InputError(f"seed {seed}: 0 or more is needed")
@@ -229,10 +231,16 @@ def check_apart(folder: Folder, what: str, split: Split, mend: str) -> None:
 
 
 def _subjects(split: Split, earlier: Sequence[Folder]) -> dict[str, tuple[str, ...]]:
-    """Who is in which part; whoever ``earlier`` models were trained on stays among the training subjects."""
+    """Who is in which part; whoever ``earlier`` models were trained, or chosen, on stays among those who were seen.
+
+    Those whom an earlier model was chosen on, and who have no part here, count as trained on: of the validation
+    subjects the next stage wants recordings.
+    """
     parts = {part: tuple(subjects) for part, subjects in split.subjects().items()}
-    seen = (subject for folder in earlier for subject in folder.manifest.split.get("train", ()))
-    parts["train"] = tuple(dict.fromkeys((*parts["train"], *seen)))
+    known = {*parts["validation"], *parts["test"]}
+    for had in (folder.manifest.split for folder in earlier):
+        seen = (who for part in ("train", "validation") for who in had.get(part, ()) if who not in known)
+        parts["train"] = tuple(dict.fromkeys((*parts["train"], *seen)))
     return parts
 
 

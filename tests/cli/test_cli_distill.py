@@ -29,7 +29,7 @@ def test_it_says_both_accuracies_and_what_comes_next(edgeseq, trained, tmp_path)
     taught, learned = (f"{100 * metrics[name]:.1f} %" for name in ("teacher_test_accuracy", "test_accuracy"))
     assert f"wrote {tmp_path / 'a student'} (" in done.out
     assert f"accuracy on the test subjects: teacher {taught}, student {learned}\n" in done.out
-    assert f"next: edgeseq export '{tmp_path / 'a student'}' --out '{tmp_path / 'a student-export'}'" in done.out
+    assert f"next: edgeseq quantize '{tmp_path / 'a student'}' --out '{tmp_path / 'a student-int8'}'" in done.out
     assert "round 1/1" in done.err
 
 
@@ -44,7 +44,7 @@ def test_json_has_teachers_split_rounds_metrics_and_hashes(edgeseq, trained, tmp
     assert document["metrics"]["teacher_test_accuracy"] == open_folder(trained).manifest.metrics["test_accuracy"]
     assert document["files"] == folder.manifest.files
     assert document["hash"] == folder.hash
-    assert document["next"].startswith("edgeseq export ")
+    assert document["next"].startswith("edgeseq quantize ")
     assert folder.manifest.family == "lmu"
 
 

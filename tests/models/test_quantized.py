@@ -14,7 +14,9 @@ from torch import nn
 from edgeseq.data import Recording
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.manifest import Precision
+from edgeseq.models.contract import Projection, Store, StreamingModel
 from edgeseq.models.quantized import (
+    LARGEST_WIDTH,
     QuantizedLinear,
     Quantizer,
     StateGrid,
@@ -74,6 +76,17 @@ def test_a_range_of_nothing_is_taken_as_it_is():
     assert torch.equal(quantizer(torch.zeros(3)), torch.zeros(3))
 
 
+@few
+@given(width=st.floats(1e-45, 1e-30), x=st.floats(-2, 2))
+def test_a_range_of_next_to_nothing_gives_numbers(width, x):
+    quantizer, grid = Quantizer(), StateGrid((), "int16")
+    quantizer.set_range(0.0, width)
+    grid.set_range(torch.tensor(width))
+    for rounded in (quantizer, grid):
+        assert torch.isfinite(rounded(torch.tensor([x, 0.0]))).all()
+        assert rounded(torch.zeros(1)) == 0
+
+
 def test_gradients_pass_straight_through_inside_the_range_and_not_outside():
     torch.manual_seed(0)
     layer = QuantizedLinear(nn.Linear(3, 2))
@@ -112,6 +125,34 @@ def test_a_row_of_zeros_keeps_its_bias():
     layer.output.set_range(-8, 8)
     _, bias, scale = layer.integers()
     assert float(bias[0] * scale[0] * layer.input.scale) == pytest.approx(3.0, rel=1e-5)
+
+
+@few
+@given(reach=st.floats(-14, 2), weight=st.floats(-9, 3), bias=st.floats(-3, 6), seed=st.integers(0, 99))
+def test_a_bias_fits_int32_beside_the_products_whatever_the_magnitudes(reach, weight, bias, seed):
+    torch.manual_seed(seed)
+    plain = nn.Linear(4, 3)
+    with torch.no_grad():
+        plain.weight.normal_().mul_(10**weight)
+        plain.bias.normal_().mul_(10**bias)
+    layer = QuantizedLinear(plain)
+    layer.input.set_range(-(10**reach), 10**reach)
+    weights, biases, scales = (tensor.double() for tensor in layer.integers())
+    assert (255 * weights.abs().sum(1) + biases.abs()).max() < 2**31
+    step = layer.input.scale * scales
+    torch.testing.assert_close(biases * step, layer.linear.bias.double(), rtol=1e-5, atol=float(step.max()) / 2)
+    value, _, trained_step = layer.parts()
+    torch.testing.assert_close(value.double(), weights * scales[:, None], rtol=1e-5, atol=0)
+    torch.testing.assert_close(trained_step.double(), step, rtol=1e-5, atol=0)
+    value.sum().backward()
+    assert torch.isfinite(layer.linear.weight.grad).all()
+
+
+def test_ordinary_weights_keep_the_scale_of_their_largest():
+    torch.manual_seed(0)
+    layer = QuantizedLinear(nn.Linear(5, 3))
+    layer.input.set_range(-2, 2)
+    assert torch.equal(layer.integers()[2], layer.linear.weight.detach().abs().amax(1) / 127)
 
 
 def test_weights_quantized_once_for_a_loop_are_those_quantized_at_every_call():
@@ -207,6 +248,73 @@ def test_what_is_wide_stays_wide(name):
 def test_formats_that_are_not_known_are_refused_by_name(precision):
     with pytest.raises(Unsupported, match=r"int4|int8|f8"):
         with_precision(build("rnn", 6, 4, {"hidden": 4}), precision)
+
+
+class Outside(StreamingModel):
+    """A leaky sum with a linear map on each side, as somebody else might write it."""
+
+    def __init__(self, *, shared=False, named=True, stored=True):
+        super().__init__(3, 3)
+        self.into = nn.Linear(3, 3)
+        self.out = self.into if shared else nn.Linear(3, 3)
+        self.named, self.keeper = named, Store() if stored else nn.Identity()
+
+    def projections(self):
+        return super().projections() if self.named else {}
+
+    def initial_state(self, batch):
+        return {"sum": self.input_mean.new_zeros(batch, 3)}
+
+    def step(self, x, state):
+        total = self.keeper(0.9 * state["sum"] + self.into(x))
+        return self.out(total), {"sum": total}
+
+    def forward(self, x, state=None):
+        return self.run_steps(x, state)
+
+
+INT8 = Precision("int8", "int8")
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "message"),
+    [
+        ({"named": False}, INT8, r"Outside names no linear map in projections\(\)"),
+        ({"shared": True}, INT8, "Outside has one linear map under the names into, out.*use two.*or leave it out"),
+        (
+            {"stored": False},
+            Precision(state="int16"),
+            r"Outside has 0 Store for its states sum.*int16: pass each",
+        ),
+        ({"stored": False}, Precision("int8", "int8", "int8"), "has 0 Store.*int8"),
+    ],
+)
+def test_a_model_that_would_not_be_what_its_manifest_says_is_refused(options, precision, message):
+    model = Outside(**options)
+    before = [type(module) for module in model.modules()]
+    with pytest.raises(Unsupported, match=message):
+        with_precision(model, precision)
+    assert [type(module) for module in model.modules()] == before
+
+
+def test_a_shared_linear_map_that_is_left_out_stays_float():
+    model = Outside(shared=True)
+    model.other = nn.Linear(3, 3)
+    model.projections = lambda: {"other": Projection()}
+    with_precision(model, INT8)
+    assert list(quantized_linears(model)) == ["other"]
+    assert model.into is model.out
+
+
+def test_a_store_is_rounded_whatever_it_is_called():
+    assert list(state_grids(with_precision(Outside(), Precision(state="int8")))) == ["keeper"]
+
+
+def test_more_inputs_than_int32_holds_products_of_are_refused():
+    model = Outside()
+    model.into = nn.Linear(LARGEST_WIDTH + 1, 3)
+    with pytest.raises(Unsupported, match=f"into of Outside has {LARGEST_WIDTH + 1} inputs"):
+        with_precision(model, INT8)
 
 
 def test_a_model_is_not_quantized_twice():

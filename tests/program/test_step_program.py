@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edgeseq.errors import InputError
 from edgeseq.program import Builder, Node, Program, State, Value, cost, interpret, operator, operators
@@ -251,6 +252,13 @@ def test_equal_programs_are_written_as_equal_bytes(tmp_path):
     for file in (JSON_NAME, CONSTANTS_NAME):
         contents = {(tmp_path / name / file).read_bytes() for name in ("one", "two", "again")}
         assert len(contents) == 1, file
+
+
+def test_both_files_can_be_read_by_the_same_people(tmp_path):
+    leaky().write(tmp_path)
+    assert (tmp_path / CONSTANTS_NAME).stat().st_mode == (tmp_path / JSON_NAME).stat().st_mode
+    save_file(dict(leaky().constants), tmp_path / "plain")
+    assert (tmp_path / CONSTANTS_NAME).read_bytes() == (tmp_path / "plain").read_bytes()
 
 
 @pytest.fixture

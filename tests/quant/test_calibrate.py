@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from edgeseq.data import Recording
+from edgeseq.errors import Unsupported
+from edgeseq.export.integer import IntegerLinear
 from edgeseq.manifest import Precision
+from edgeseq.models.contract import Projection, Store
 from edgeseq.models.quantized import quantized_linears, state_grids
 from edgeseq.models.registry import build
+from edgeseq.program.quantized import QLinear
 from edgeseq.quant.calibrate import calibrate, quantize_model
 
 LMU = {"channels": [3, 2], "orders": [5, 4], "thetas": [20.0, 40.0], "hidden": [12, 9]}
@@ -85,3 +92,58 @@ def test_a_state_has_a_scale_for_each_mode_and_an_int8_reader_takes_the_grids(lm
     for reader, store in [("layers.0.from_hidden", 0), ("layers.1.from_input", 0), ("readout", 1)]:
         assert layers[reader].input.scale == grids[f"layers.{store}.store"].scale
         assert layers[reader].input.zero == 0
+
+
+def test_a_linear_map_that_no_step_calls_is_refused_until_it_is_left_out(lmu):
+    ordinary = lmu.projections()
+    lmu.helper = nn.Linear(12, 4)
+    ranges = calibrate(lmu, drawn(20))
+    with pytest.raises(
+        Unsupported, match=r"helper is never called in step: leave it out by overriding projections\(\)"
+    ):
+        quantize_model(lmu, Precision("int8", "int8"), ranges)
+    assert not quantized_linears(lmu)
+    lmu.projections = lambda: ordinary
+    assert "helper" not in quantized_linears(quantize_model(lmu, Precision("int8", "int8"), ranges))
+
+
+def test_a_store_that_no_step_calls_is_refused_where_states_are_rounded(lmu):
+    lmu.spare = Store()
+    ranges = calibrate(lmu, drawn(20))
+    with pytest.raises(Unsupported, match="spare is never called in step"):
+        quantize_model(lmu, Precision("int8", "int8", "int16"), ranges)
+    assert quantized_linears(quantize_model(lmu, Precision("int8", "int8"), ranges))
+
+
+def test_answers_finer_than_their_products_are_refused_by_the_name_of_the_layer():
+    gru = build("rnn", 6, 4, {"hidden": 8}).eval()
+    ranges = calibrate(gru, drawn(20))
+    ranges.outputs["readout"] = (0.0, 1e-6)
+    with pytest.raises(Unsupported, match=r"readout answers on a scale of .*train longer, or leave it out"):
+        quantize_model(gru, Precision("int8", "int8"), ranges)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(reach=st.floats(-12, 3), weight=st.floats(-9, 3), bias=st.floats(-9, 6), rectified=st.booleans())
+def test_what_is_accepted_an_integer_operator_computes(reach, weight, bias, rectified):
+    torch.manual_seed(0)
+    gru = build("rnn", 2, 2, {"hidden": 3}).eval()
+    with torch.no_grad():
+        gru.readout.weight.mul_(10**weight)
+        gru.readout.bias.mul_(10**bias)
+        gru.layers[0].from_input.weight.mul_(10**weight)
+    gru.projections = lambda: {"layers.0.from_input": Projection(), "readout": Projection(rectified=rectified)}
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(30, 2)) * 10**reach).astype(np.float32)
+    try:
+        model = quantize_model(gru, Precision("int8", "int8"), calibrate(gru, [Recording(x, np.zeros(30), "a", "a")]))
+    except Unsupported:
+        return
+    for layer in quantized_linears(model).values():
+        integer = IntegerLinear(layer)
+        grids = {"x_scale": integer.x[0], "x_zero": integer.x[1], "y_scale": integer.y[0], "y_zero": integer.y[1]}
+        constants = [t.numpy() for t in (integer.weight, integer.bias, integer.weight_scale)]
+        QLinear().check_constants([None, *constants], grids)
+        given_x = torch.randn(20, layer.in_features) * layer.input.scale * 100
+        with torch.no_grad():
+            assert (integer(given_x) - layer(given_x)).abs().max() <= 1.01 * layer.output.scale  # a tie may fall apart

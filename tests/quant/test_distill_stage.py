@@ -7,10 +7,11 @@ import pytest
 
 from edgeseq.data import Dataset, Mapping, Recording, write_npz
 from edgeseq.errors import InputError
+from edgeseq.folder import open_folder
 from edgeseq.lineage import trained_on
 from edgeseq.models.store import load_model
 from edgeseq.quant.distill_stage import distill
-from edgeseq.quant.stage import quantize
+from edgeseq.quant.quantize_stage import quantize
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.settings import Settings
 from edgeseq.training.stage import train
@@ -21,15 +22,15 @@ SMALL_LMU = {"model.channels": [2], "model.orders": [3], "model.thetas": [10.0],
 SMALL_LMU |= {"model.products": 0, "model.dropout": 0.0}
 
 
-def write_waves(path, *, labels=("slow", "fast"), subjects=5):
+def write_waves(path, *, labels=("slow", "fast"), subjects="12345"):
     rng = np.random.default_rng(0)
     t = np.arange(int(4 * RATE)) / RATE
     recordings = []
-    for subject in range(1, subjects + 1):
+    for subject in subjects:
         for label in range(len(labels)):
             wave = np.sin(2 * np.pi * (0.7 + 2 * label) * t[:, None] + rng.uniform(0, 6, 2))
             y = np.full(len(t), label, np.int16)
-            recordings.append(Recording(wave.astype(np.float32), y, str(subject), f"{subject}-{label}"))
+            recordings.append(Recording(wave.astype(np.float32), y, subject, f"{subject}-{label}"))
     write_npz(Dataset("waves", tuple(recordings), ("a", "b"), ("V", "V"), RATE, labels), path)
     return str(path)
 
@@ -118,7 +119,7 @@ def test_a_teacher_that_has_seen_whom_the_student_is_tested_or_chosen_on_is_refu
 def test_whom_a_teacher_has_seen_the_student_has_seen(source, tmp_path):
     """A student of fewer people is no fresh start: its teacher answered for the others."""
     first = teacher(source, tmp_path / "t")
-    fewer = write_waves(tmp_path / "fewer.npz", subjects=4)
+    fewer = write_waves(tmp_path / "fewer.npz", subjects="1234")
     student = taught([first], tmp_path / "s", source=fewer)
     assert student.manifest.lineage[0].data == fewer
     assert student.manifest.split["train"] == ("3", "4", "5")
@@ -179,10 +180,31 @@ def test_without_teachers_or_over_an_existing_folder_it_is_refused(source, tmp_p
     first = teacher(source, tmp_path / "t")
     with pytest.raises(InputError, match="at least one model folder"):
         taught([], tmp_path / "s")
+    other = teacher(source, tmp_path / "other", seed=1)
     with pytest.raises(InputError, match="--overwrite"):
-        taught([first], first.path)
+        taught([first], other.path)
     with pytest.raises(InputError, match="seed -1"):
         taught([first], tmp_path / "s", seed=-1)
+
+
+def test_what_a_student_is_made_from_is_never_replaced_by_it(source, tmp_path):
+    first, second = (teacher(source, tmp_path / f"t{seed}", seed=seed) for seed in range(2))
+    student = taught([first], tmp_path / "s")
+    (tmp_path / "link").symlink_to(second.path)
+    changes = {"changes": SHORT, "start": student.path, "overwrite": True}
+    for out in (second.path, tmp_path / "link", tmp_path / "t0" / ".." / "t1", student.path):
+        with pytest.raises(InputError, match="is what the model is made from: name another folder"):
+            taught([first, second], out, **changes)
+    assert [open_folder(folder.path).hash for folder in (second, student)] == [second.hash, student.hash]
+
+
+def test_whom_a_teacher_was_chosen_on_the_student_has_seen(source, tmp_path):
+    data = {people: write_waves(tmp_path / f"{people}.npz", subjects=people) for people in ("1234", "1345")}
+    first, second = teacher(data["1234"], tmp_path / "t"), teacher(data["1345"], tmp_path / "t5", validation="5")
+    student = taught([first, second], tmp_path / "s")
+    assert student.manifest.split == {"train": ("3", "4", "5"), "validation": ("2",), "test": ("1",)}
+    with pytest.raises(InputError, match="'5' cannot be of the test subjects"):
+        train(source, tmp_path / "on", start=student.path, test=["5"], validation=["2"], changes=SHORT)
 
 
 class Stop(Exception):

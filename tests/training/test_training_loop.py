@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -221,6 +223,30 @@ def test_recordings_of_different_length_are_answered_as_if_alone():
         alone = logits(model, [recording])[0]
         assert found.shape == (len(recording.x), 2)
         assert np.allclose(found, alone, atol=1e-6)
+
+
+def test_a_channel_that_never_changes_is_left_as_it_is(tmp_path):
+    """Its standard deviation is 0, and a division by it would leave no number in the model."""
+    dead = [
+        replace(each, x=np.column_stack([each.x[:, 0], np.zeros(len(each.x), np.float32)]))
+        for each in waves().recordings
+    ]
+    write_npz(Dataset("waves", tuple(dead), ("a", "b"), ("V", "V"), 25.0, ("slow", "fast")), tmp_path / "waves.npz")
+    changes = {"rounds": 1, "steps": 2, "batch": 4, "crop": 1.0, "settle": 0.1, "model.hidden": 4}
+    folder = train(str(tmp_path / "waves.npz"), tmp_path / "m", changes=changes, test=["1"], validation=["2"])
+    first, second = folder.manifest.input.normalization.std
+    assert (np.isfinite(first), second) == (True, 1.0)
+    assert all(torch.isfinite(tensor).all() for tensor in load_model(folder).state_dict().values())
+    assert np.isfinite(logits(load_model(folder), dead[:1])[0]).all()
+
+
+def test_a_model_is_not_written_over_the_one_it_starts_from(tmp_path):
+    write_npz(waves(), tmp_path / "waves.npz")
+    source, changes = str(tmp_path / "waves.npz"), {"rounds": 1, "steps": 1, "batch": 2, "crop": 1.0, "settle": 0.1}
+    first = train(source, tmp_path / "m", changes={**changes, "model.hidden": 4}, test=["1"], validation=["2"])
+    with pytest.raises(InputError, match="m is what the model is made from: name another folder"):
+        train(source, first.path, start=first.path, changes=changes, overwrite=True)
+    assert open_folder(first.path).hash == first.hash
 
 
 def test_smoothing_is_an_exponential_average_of_probabilities():

@@ -4,6 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from edgeseq.devices.report.compare import compare, findings
+from edgeseq.errors import InputError
+from edgeseq.manifest import Link, Precision, Stage
+
+LINK = Link("litert free-running", 2400, 1e-7, 1e-4, True)
 
 
 def row_of(comparison, quantity):
@@ -14,7 +18,8 @@ def row_of(comparison, quantity):
 def test_nothing_changed_is_nothing_missed(make_report, make_model):
     found = compare(make_report(make_model()), make_report(make_model()), budget=0, accuracy_budget=0)
     assert len(found.changes) == 5
-    assert (found.missed, found.warnings, found.unpaired) == ((), (), ())
+    assert (found.missed, found.lost, found.warnings, found.uncompared) == ((), (), (), ())
+    assert found.passed
     assert findings(found) == ["Nothing got slower, larger or worse."]
 
 
@@ -57,17 +62,84 @@ def test_models_are_paired_by_name_then_by_variant_and_the_rest_is_named(make_re
     )
     found = compare(old, new)
     assert {change.model for change in found.changes} == {"gru", "small → tiny"}
-    assert found.unpaired == (
-        "gru in numpy: only in the new report",
-        "gone: only in the old report",
-        "come: only in the new report",
+    assert found.uncompared == (
+        "gru in numpy, only in the new report",
+        "gone, only in the old report",
+        "come, only in the new report",
     )
+    assert findings(found) == [
+        "Nothing that was compared got slower, larger or worse.",
+        "Not compared: gru in numpy, only in the new report.",
+        "Not compared: gone, only in the old report.",
+        "Not compared: come, only in the new report.",
+    ]
+    assert found.passed
 
 
-def test_reports_that_share_nothing_say_so(make_report, make_model):
-    found = compare(make_report(make_model("a")), make_report(make_model("b", family="lmu")))
-    assert (found.changes, len(found.unpaired)) == ((), 2)
-    assert findings(found) == ["Nothing can be compared: the two reports share no measurement."]
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"split": {"test": ("p1",)}},
+        {"split": {}},
+        {"lineage": (Stage("train", {}, {}, 0, "people", "e" * 64),)},
+        {"precision": Precision("int8", "int8")},
+        {"family": "lmu"},
+    ],
+)
+def test_models_of_other_names_are_only_paired_where_variant_and_test_are_the_same(make_report, make_model, changed):
+    old = make_report(make_model("before"))
+    assert {change.model for change in compare(old, make_report(make_model("after"))).changes} == {"before → after"}
+    with pytest.raises(
+        InputError, match=r"nothing to compare: the old report is of before \(rnn, fp32\), the new one of"
+    ):
+        compare(old, make_report(make_model("after", **changed)))
+    turned = make_model("after", split={**make_model().split, "test": ("p5", "p4")})
+    assert compare(old, make_report(turned)).changes
+    named = compare(old, make_report(make_model("before", **changed)))
+    assert {change.model for change in named.changes} == {"before"}
+
+
+def test_reports_that_share_no_model_are_refused_with_both_sides(make_report, make_model):
+    with pytest.raises(InputError, match=r"old report is of a \(rnn, fp32\), the new one of b \(lmu, fp32\) and c"):
+        compare(make_report(make_model("a")), make_report(*(make_model(name, family="lmu") for name in "bc")))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"proof": ()}, "the proof of gru-export: it held, and there is none now"),
+        ({"proof": (replace(LINK, passed=False),)}, "the proof of gru-export fails: litert free-running"),
+        ({"proof": (LINK, Link("numpy", 9, 1.0, 0.0, False))}, "the proof of gru-export fails: numpy"),
+    ],
+)
+def test_a_proof_that_held_and_does_not_any_more_is_lost(make_report, make_model, changed, said):
+    old, new = make_report(make_model(proof=(LINK,))), make_report(make_model(**changed))
+    found = compare(old, new, budget=1000, accuracy_budget=100)
+    assert (found.lost, found.missed, found.passed) == ((said,), (), False)
+    assert findings(found)[0] == f"Lost: {said}."
+    assert not any(sentence.startswith("Nothing") for sentence in findings(found))
+    assert compare(new, new).passed
+
+
+def test_a_proof_that_is_in_one_report_or_none_is_not_compared(make_report, make_model):
+    with_one, without = make_report(make_model(proof=(LINK,))), make_report(make_model(proof=()))
+    two = make_report(make_model(proof=(LINK, replace(LINK, name="numpy"))))
+    assert compare(without, without).uncompared == ("the proof of gru-export, in neither report",)
+    assert compare(without, with_one).uncompared == ("the proof of gru-export, only in the new report",)
+    assert compare(two, with_one).uncompared == ("numpy in the proof of gru-export, only in the old report",)
+
+
+def test_an_engine_that_was_there_is_lost(make_report, make_model, make_row):
+    both, one = make_model(engines=(make_row(), make_row("onnxruntime"))), make_model()
+    found = compare(make_report(both), make_report(one))
+    assert found.lost == ("gru-export in ONNX Runtime: only the old report has this engine",)
+    assert not found.passed
+    other = compare(make_report(one), make_report(make_model(engines=(make_row("onnxruntime"),))))
+    assert (other.changes, other.passed) == ((), False)
+    assert findings(other) == [
+        "Lost: gru-export in LiteRT: only the old report has this engine.",
+        "Not compared: gru-export in ONNX Runtime, only in the new report.",
+    ]
 
 
 def test_times_of_another_machine_are_shown_and_not_judged(make_report, make_model, make_row):
@@ -87,15 +159,29 @@ def test_accuracies_of_other_people_are_not_compared(make_report, make_model, ma
     found = compare(make_report(make_model()), make_report(other))
     assert "accuracy, %" not in [change.quantity for change in found.changes]
     assert "DIFFERENT TESTS of gru-export" in found.warnings[0]
+    assert findings(found) == [
+        "Nothing that was compared got slower, larger or worse.",
+        "Not compared: the accuracy of gru-export, not measured on one test.",
+    ]
 
 
-def test_an_accuracy_that_is_in_one_report_only_is_named(make_report, make_model, make_row):
-    unscored = make_model(engines=(make_row(right=None),))
-    found = compare(make_report(make_model()), make_report(unscored))
-    assert found.unpaired == ("gru-export in LiteRT: its accuracy is only in the old report",)
+def test_an_accuracy_that_was_there_is_lost_and_a_new_one_is_not_compared(make_report, make_model, make_row):
+    scored = make_report(make_model())
+    unscored = make_report(make_model(engines=(make_row(right=None),), unscored="the data is gone"))
+    found = compare(scored, unscored)
+    assert found.lost == ("the accuracy of gru-export in LiteRT: only the old report has it (the data is gone)",)
+    assert not found.passed
+    found = compare(unscored, scored)
+    assert (found.passed, found.uncompared) == (True, ("the accuracy of gru-export in LiteRT, only in the new report",))
+    found = compare(unscored, unscored)
+    assert (found.passed, found.uncompared) == (True, ("the accuracy of gru-export, in neither report",))
 
 
 def test_an_emulated_board_is_compared_by_what_it_has(make_report, make_model, emulated):
     found = compare(make_report(make_model()), make_report(emulated(make_model())))
     assert {change.quantity for change in found.changes} == {"file, bytes", "accuracy, %"}
     assert any(warning.startswith("NO TIMES") for warning in found.warnings)
+    assert findings(found) == [
+        "Nothing that was compared got slower, larger or worse.",
+        "Not compared: the times of gru-export, not measured on one machine at one rate.",
+    ]

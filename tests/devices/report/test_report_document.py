@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeseq.devices.bench import Latency, bench, latency
 from edgeseq.devices.report.document import FORMAT, distribution, edge, encode_report, read_report
-from edgeseq.devices.report.gather import bench_of, distinct, gather, read_bench
+from edgeseq.devices.report.gather import bench_of, check_folders, distinct, gather, read_bench
 from edgeseq.errors import InputError
 from edgeseq.folder import open_folder
 from edgeseq.metrics import Scores
@@ -99,8 +102,27 @@ def test_a_benchmark_of_another_folder_is_refused(tmp_path, folders, measured):
     assert bench_of(open_folder(folders["leaky"]), [measured], tmp_path) is measured
 
 
-def test_folders_of_one_name_are_told_apart_and_one_folder_is_named_once(make_model):
+def test_a_benchmark_in_an_engine_that_nobody_knows_is_refused(tmp_path, folders, measured):
+    strange = msgspec.structs.replace(measured.engines[0], engine="nunpy")
+    with pytest.raises(InputError, match=r"unknown engine in .*bench.json 'nunpy'. Did you mean 'numpy'"):
+        bench_of(
+            open_folder(folders["leaky"]),
+            [msgspec.structs.replace(measured, engines=(strange,))],
+            tmp_path / "bench.json",
+        )
+
+
+def test_folders_of_one_name_are_told_apart(make_model):
     first, second = distinct([make_model(letter="a"), make_model(letter="b")])
     assert (first.name, second.name) == ("gru-export aaaaaa", "gru-export bbbbbb")
-    with pytest.raises(InputError, match="name each folder once"):
-        distinct([make_model(), make_model()])
+
+
+def test_a_folder_is_named_once_and_exported(tmp_path, folders):
+    leaky, gated = open_folder(folders["leaky"]), open_folder(folders["gated"])
+    check_folders([leaky, gated])
+    copied = open_folder(shutil.copytree(leaky.path, tmp_path / "copied"))
+    with pytest.raises(InputError, match=r"copied is named twice \(as .*leaky.*name each folder once"):
+        check_folders([leaky, gated, copied])
+    bare = replace(gated, manifest=msgspec.structs.replace(gated.manifest, files={}))
+    with pytest.raises(InputError, match=r"is not exported.*run edgeseq export"):
+        check_folders([leaky, bare])

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from msgspec.structs import replace
 
 from edgeseq.devices.report import tables
 from edgeseq.devices.report.document import Baseline
+from edgeseq.devices.report.markdown import markdown
 from edgeseq.devices.report.numbers import (
     flat,
     machine_name,
@@ -15,6 +18,7 @@ from edgeseq.devices.report.numbers import (
     size,
     times,
 )
+from edgeseq.devices.report.page import page
 from edgeseq.devices.report.words import majority, verdicts
 from edgeseq.manifest import Link, Precision
 from edgeseq.metrics import Scores
@@ -32,7 +36,7 @@ def test_what_one_model_says(make_report, make_model):
         "common label would be right in 50.0 %.",
         "Fastest at the sensor's rate is gru-export in LiteRT: 12.0 µs a step at the median and 24.0 µs at p99, of the "
         "20,000 µs between two frames at 50 Hz.",
-        "No answer was late.",
+        "No answer was late, of 500 paced frames.",
         "What runs is what was trained: the one link of the proof holds.",
         "Times were measured on Raspberry Pi 5 Model B Rev 1.0, 4 cores.",
     ]
@@ -44,6 +48,12 @@ def test_one_of_everything_is_singular(make_report, make_model, make_row):
     assert "Of 1 frame of 1 person never seen" in said
     assert "gru-export in LiteRT answered after the next frame was due 1 time in 500." in said
     assert "No answer was late" not in said
+
+
+def test_how_many_paced_frames_none_was_late_of_is_their_sum_over_models_and_engines(make_report, make_model, make_row):
+    rows = (make_row(), make_row("onnxruntime", paced_frames=1000))
+    report = make_report(make_model(engines=rows), make_model("other", "e", engines=(make_row(paced_frames=7),)))
+    assert "No answer was late, of 1,507 paced frames." in verdicts(report)
 
 
 def test_int8_is_compared_with_the_float_model_that_it_was_made_from(make_report, make_model, make_row, quantized):
@@ -70,12 +80,85 @@ def test_a_student_is_compared_with_its_teacher_and_with_itself_untaught(make_re
         "Compared with its teacher (teacher), the distilled student (student) is 2.0 times smaller; in LiteRT it is as "
         "fast at the sensor's rate and 2.0 times faster in a tight loop; it is 1 point less accurate."
     ) in said
-    assert (
-        "The distilled student is 1 point more accurate than plain, the same model trained without a teacher." in said
+    at = said.index(
+        "On the 2 people tested, the distilled student is 1 point more accurate than plain, the same model trained "
+        "without a teacher."
     )
+    assert said[at + 1].startswith("One pair of people does not settle whether a teacher helps")
     assert cells(tables.accuracy(report), "student", "LiteRT")["points to teacher"] == "−1.0"
     both = make_report(teacher, plain, distilled(teacher, plain))
     assert not any("its teacher" in sentence for sentence in verdicts(both))
+
+
+def test_every_student_is_compared_with_every_untaught_model_that_can_be(make_report, make_model, make_row, distilled):
+    student = distilled(make_model("teacher"), arguments={"hidden": 4}, split={"test": ("p4",)}, metrics={})
+    seeds = [
+        make_model(f"seed{n}", "ef"[n], arguments={"hidden": 4}, split={"test": ("p4",)}, engines=(make_row(right=r),))
+        for n, r in enumerate((800, 825))
+    ]
+    large = make_model("large", "f", arguments={"hidden": 9}, parameters=99, split={"test": ("p4",)})
+    said = "\n".join(verdicts(make_report(student, *seeds, large)))
+    assert "On the 1 person tested, the distilled student is 2 points more accurate than seed0, the same model" in said
+    assert "the distilled student is 0.5 points less accurate than seed1, the same model" in said
+    assert "large, " not in said.partition("the distilled student is")[2]
+    assert said.count("One person does not settle whether a teacher helps") == 1
+    said = "\n".join(verdicts(make_report(student, large)))
+    assert (
+        "the distilled student is as accurate as large, a model of its family with other settings, of 99 parameters "
+        "and not 1,234, trained without a teacher." in said
+    )
+    others = [replace(model, split={"test": ("p5",)}) for model in seeds]
+    assert "settle" not in "\n".join(verdicts(make_report(student, *others)))
+    second = distilled(make_model("teacher"), name="second", letter="d", arguments={"hidden": 4}, split=student.split)
+    said = "\n".join(verdicts(make_report(student, second, *seeds)))
+    assert said.count("the same model trained without a teacher") == 4
+    assert said.count("does not settle") == 1
+
+
+def test_a_teacher_that_is_not_in_the_report_is_compared_as_torch_measured_it(
+    make_report, make_model, make_row, distilled, quantized
+):
+    teacher = make_model("teacher")
+    measured = {"test_accuracy": 0.82, "teacher_test_accuracy": 0.85}
+    student = distilled(teacher, metrics=measured)
+    small = quantized(student, name="small", metrics={"test_accuracy": 0.81})
+    report = make_report(student, small)
+    said = verdicts(report)
+    right = "its teacher, which was right in 85.0 %, both as measured in torch."
+    assert f"The distilled student is 3 points less accurate than {right}" in said
+    assert f"The distilled small is 4 points less accurate than {right}" in said
+    taught = cells(tables.accuracy(report), "teacher, as measured in torch")
+    assert (taught["percent accuracy"], taught["percent macro-F1"]) == ("(85.0)", "–")
+    assert "In brackets" in tables.accuracy(report).notes[-1]
+    assert not any("as measured in torch" in sentence for sentence in verdicts(make_report(teacher, student)))
+    plain = make_model("plain", "e", engines=(make_row(right=None),), metrics={"test_accuracy": 0.8})
+    said = "\n".join(verdicts(make_report(student, plain)))
+    assert "is 2 points more accurate than plain, the same model trained without a teacher, both as measured in" in said
+
+
+def test_several_teachers_have_a_row_each(make_report, make_model, distilled):
+    one, two = make_model("one", "e"), make_model("two", "f")
+    metrics = [{"test_accuracy": 0.82, "teacher_test_accuracy": right} for right in (0.8, 0.9)]
+    students = distilled(one, metrics=metrics[0]), distilled(one, two, name="both", letter="d", metrics=metrics[1])
+    report = make_report(*students)
+    assert any("than the mean of its 2 teachers, which was right in 90.0 %" in said for said in verdicts(report))
+    rows = [row[:3] for row in tables.accuracy(report).rows if row[0].startswith("teacher")]
+    assert [(row[0], row[2]) for row in rows] == [
+        ("teacher one, as measured in torch", "(80.0)"),
+        ("teacher one and two, as measured in torch", "(90.0)"),
+    ]
+
+
+def test_int8_that_was_tuned_to_answer_as_its_float_model_has_no_teacher(make_report, make_model, quantized, distilled):
+    source = make_model()
+    stage = quantized(source).lineage[-2]
+    own = replace(stage, arguments={"teachers": [{"name": "gru", "hash": stage.parent}]})
+    tuned = quantized(source, lineage=(source.lineage[0], own, source.lineage[-1]))
+    student = quantized(distilled(make_model("t", "e")), name="small", letter="f")
+    said = "\n".join(verdicts(make_report(source, tuned, student)))
+    assert "Compared with fp32 (gru-export), int8 (gru-int8)" in said
+    assert "its teacher" not in said
+    assert "the distilled small is as accurate as gru-int8, the same model trained without a teacher" in said
 
 
 def test_scores_of_other_people_are_not_set_side_by_side(make_report, make_model, quantized):
@@ -154,6 +237,18 @@ def test_a_failed_or_missing_proof_is_said(make_report, make_model):
 def test_a_link_is_shown_as_its_gate_counts(make_model, gate, error, allowed):
     table = tables.proof(make_model(proof=(Link("litert", 2400, 0.002, 0.005, True, gate=gate),)))
     assert (cells(table, "litert")["error"], cells(table, "litert")["allowed"]) == (error, allowed)
+
+
+def test_what_counts_no_frames_shows_a_dash(make_report, make_model, make_row):
+    links = (Link("litert integer layers", 0, 0.0, 0.0, True, gate="count"), Link("x", 0, 0.0, 0.0, True))
+    empty = make_row(paced_frames=0, scores=Scores(0.0, 0.0, 0, ((0, 0), (0, 0))))
+    model = make_model(proof=links, engines=(empty,))
+    assert [row[1] for row in tables.proof(model).rows] == ["–", "–"]
+    report = make_report(model)
+    assert cells(tables.running(report), "gru-export", "LiteRT")["late"] == "–"
+    assert cells(tables.accuracy(report), "gru-export", "LiteRT")["percent accuracy"] == "(82.0)"
+    assert verdicts(report)[0].startswith("The accuracy of gru-export was not measured here")
+    assert not re.search(r"\bnan\b", page(report) + markdown(report))
 
 
 def test_every_stage_shows_where_from_and_how(make_report, make_model, distilled, quantized):

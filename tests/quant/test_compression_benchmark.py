@@ -1,0 +1,76 @@
+"""The benchmark of compression: a run that is taken up again keeps the rows that are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgeseq.folder import new_folder, open_folder, seal
+from edgeseq.manifest import Channel, Input, Manifest, Normalization, Stage
+
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "compression.py"
+THEN = {"edgeseq": "0.0.1"}
+
+
+def write_folder(out):
+    manifest = Manifest(
+        name=out.name,
+        family="lmu",
+        arguments={},
+        task="frame",
+        labels=("rest", "move"),
+        input=Input((Channel("ax", "g"),), 50.0, Normalization((0.0,), (1.0,))),
+        states=(),
+        metrics={"test_accuracy": 0.5},
+        lineage=(Stage("train", {}, THEN),),
+    )
+    with new_folder(out) as staging:
+        seal(staging, manifest)
+    return open_folder(out)
+
+
+@pytest.fixture
+def compression(tmp_path, monkeypatch):
+    """The benchmark, with threads in place of processes, and folders that are written in place of trained."""
+    spec = importlib.util.spec_from_file_location("compression", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compression", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results" / "compression.json")
+    monkeypatch.setattr(module, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(module, "make", lambda work, *key: write_folder(module.place(work, *key)))
+    return module
+
+
+def run(module, work, *variants):
+    parsed = SimpleNamespace(work=work, seeds=1, folds=[0], variants=variants, jobs=1)
+    return {row.variant: row for row in module.run_missing(parsed, module.read())}
+
+
+def test_a_row_that_is_there_is_kept_when_a_run_goes_on(compression, tmp_path):
+    earlier = compression.Row("lmu", 0, 0, {"test_accuracy": 0.9}, 77.0, {"edgeseq": "0.0.0"})
+    compression.write([earlier])
+    write_folder(compression.place(tmp_path / "work", "lmu", 0, 0))
+    rows = run(compression, tmp_path / "work", "lmu", "lmu-ptq")
+    assert rows.keys() == {"lmu", "lmu-ptq"}
+    assert rows["lmu"] == earlier
+    assert compression.read() == [rows["lmu"], rows["lmu-ptq"]]
+
+
+def test_a_folder_that_was_found_has_its_own_versions_and_no_time(compression, tmp_path):
+    write_folder(compression.place(tmp_path / "work", "lmu", 0, 0))
+    rows = run(compression, tmp_path / "work", "lmu", "lmu-ptq")
+    assert (rows["lmu"].seconds, rows["lmu"].versions) == (None, THEN)
+    assert rows["lmu-ptq"].seconds >= 0
+
+
+def test_the_committed_rows_are_read_and_say_nothing_of_time_where_nothing_was_timed(compression, monkeypatch):
+    monkeypatch.setattr(compression, "RESULTS", SOURCE.parent / "results" / "compression.json")
+    rows = compression.read()
+    assert len({row.key for row in rows}) == len(rows) > 0
+    assert all(row.seconds is None or row.seconds >= 1 for row in rows)

@@ -1,0 +1,400 @@
+"""``quantize`` as a stage: what is written down, what the files of it hold, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from safetensors.torch import load_file
+
+from edgeseq.data import Dataset, Mapping, Recording, write_npz
+from edgeseq.devices import check
+from edgeseq.devices.check import check_folder
+from edgeseq.errors import InputError
+from edgeseq.export import stage
+from edgeseq.export.stage import export
+from edgeseq.folder import WEIGHTS_NAME, open_folder
+from edgeseq.lineage import trained_on
+from edgeseq.manifest import Precision
+from edgeseq.models.quantized import quantized_linears, state_grids
+from edgeseq.models.store import load_model
+from edgeseq.quant import quantize_stage
+from edgeseq.quant.quantize_stage import TUNING, quantize
+from edgeseq.training.evaluate import evaluate
+from edgeseq.training.stage import train
+
+RATE = 25.0
+SHORT = {"rounds": 2, "steps": 3, "batch": 4, "crop": 1.0, "settle": 0.1}
+LMU = {"model.channels": [2, 2], "model.orders": [3, 4], "model.thetas": [10.0, 20.0], "model.hidden": [5, 4]}
+LMU |= {"model.products": 2, "model.dropout": 0.0}
+SIZES = {"lmu": LMU, "gru": {"model.hidden": 6}}
+INTEGER_LAYERS = {"lmu": 7, "gru": 3}
+FRAMES = 200  # of a proof, which is not what these tests are about
+
+
+def write_waves(path, *, subjects="12345", labels=("slow", "fast")):
+    """Two recordings of 4 s of each subject; a subject's waves are the same in every file."""
+    t, recordings = np.arange(int(4 * RATE)) / RATE, []
+    for subject in subjects:
+        rng = np.random.default_rng(int(subject))
+        for label in range(len(labels)):
+            wave = np.sin(2 * np.pi * (0.7 + 2 * label) * t[:, None] + rng.uniform(0, 6, 2)) + rng.normal(0, 0.1)
+            y = np.full(len(t), label, np.int16)
+            recordings.append(Recording(wave.astype(np.float32), y, subject, f"{subject}-{label}"))
+    write_npz(Dataset("waves", tuple(recordings), ("a", "b"), ("V", "V"), RATE, labels), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def waves(tmp_path_factory):
+    return write_waves(tmp_path_factory.mktemp("data") / "waves.npz")
+
+
+@pytest.fixture(scope="session")
+def floats(waves, tmp_path_factory):
+    """A float folder of each family, tested on subject 3 and chosen on 5."""
+    root = tmp_path_factory.mktemp("float")
+    return {
+        name: train(waves, root / name, preset=name, changes={**SHORT, **size}, test=["3"], validation=["5"])
+        for name, size in SIZES.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def tuned(floats, tmp_path_factory):
+    """The GRU after quantization-aware training with an int8 state."""
+    out = tmp_path_factory.mktemp("qat") / "gru-int8"
+    return quantize(floats["gru"].path, out, state="int8", seed=4, changes={**SHORT, "learning_rate": 0.01})
+
+
+@pytest.fixture(scope="session")
+def calibrated(floats, tmp_path_factory):
+    """The LMU after calibration, its state wide."""
+    return quantize(floats["lmu"].path, tmp_path_factory.mktemp("ptq") / "lmu-int8", method="ptq")
+
+
+@pytest.fixture(scope="session")
+def exported(tuned, calibrated, tmp_path_factory):
+    """Both, exported and proven."""
+    root = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "MIN_FRAMES", FRAMES)
+        patch.setattr(stage, "MIN_FRAMES", FRAMES)
+        made = {"lmu": calibrated, "gru": tuned}
+        return {name: export(folder.path, root / name, frames=FRAMES) for name, folder in made.items()}
+
+
+def weights(folder):
+    return load_file(folder.file(WEIGHTS_NAME))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+# -- what is written ------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_was_quantized_and_how(floats, tuned, waves):
+    manifest, parent = tuned.manifest, floats["gru"]
+    assert manifest.precision == Precision("int8", "int8", "int8")
+    assert manifest.name == "gru-int8"
+    assert (manifest.family, manifest.arguments) == (parent.manifest.family, parent.manifest.arguments)
+    assert manifest.split == parent.manifest.split == {"train": ("1", "2", "4"), "validation": ("5",), "test": ("3",)}
+    assert (manifest.input, manifest.states) == (parent.manifest.input, parent.manifest.states)
+    train_entry, entry = manifest.lineage
+    assert (train_entry, entry.verb) == (parent.manifest.lineage[0], "quantize")
+    assert (entry.seed, entry.parent, entry.data) == (4, parent.hash, waves)
+    assert entry.data_fingerprint == trained_on(parent).fingerprint()
+    said = entry.arguments
+    assert said["method"] == "qat"
+    assert said["precision"] == {"weights": "int8", "activations": "int8", "state": "int8"}
+    assert (said["settings"]["rounds"], said["settings"]["learning_rate"]) == (2, 0.01)
+    assert (said["teachers"], said["distillation"]) == ([], None)
+
+
+def test_calibration_alone_has_no_settings_and_keeps_the_weights(floats, calibrated):
+    entry = calibrated.manifest.lineage[-1]
+    assert (entry.verb, entry.arguments["method"], entry.arguments["settings"]) == ("quantize", "ptq", None)
+    before, after = weights(floats["lmu"]), weights(calibrated)
+    for name, layer in quantized_linears(load_model(calibrated)).items():
+        assert torch.equal(layer.linear.weight, before[f"{name}.weight"])
+        assert torch.equal(layer.linear.bias, before[f"{name}.bias"])
+        assert float(after[f"{name}.input.scale"]) != 1.0
+    assert torch.equal(after["input_mean"], before["input_mean"])
+
+
+def test_training_on_changes_the_weights_and_leaves_the_ranges(floats, tuned, tmp_path):
+    untrained = weights(quantize(floats["gru"].path, tmp_path / "ptq", method="ptq", state="int8"))
+    trained = weights(tuned)
+    assert untrained.keys() == trained.keys()
+    for name, tensor in trained.items():
+        trains = name.endswith(("weight", "bias"))
+        assert torch.equal(tensor, untrained[name]) != trains, name
+
+
+def test_it_tunes_gently_unless_told_otherwise(floats, tmp_path):
+    changes = {name: value for name, value in SHORT.items() if name != "rounds"}
+    made = quantize(floats["gru"].path, tmp_path / "q", changes=changes)
+    settings = made.manifest.lineage[-1].arguments["settings"]
+    assert {name: settings[name] for name in TUNING} == TUNING
+    assert settings["steps"] == SHORT["steps"]
+
+
+@pytest.mark.parametrize("name", ["tuned", "calibrated"])
+def test_the_weights_are_loaded_again_as_they_were_scored(request, name):
+    folder = request.getfixturevalue(name)
+    model = load_model(open_folder(folder.path))
+    assert len(quantized_linears(model)) == INTEGER_LAYERS["gru" if name == "tuned" else "lmu"]
+    assert len(state_grids(model)) == (1 if name == "tuned" else 0)
+    metrics = folder.manifest.metrics
+    for part, subject in (("test", "3"), ("validation", "5")):
+        scores = evaluate(model, trained_on(folder).only([subject]))
+        assert scores.accuracy == pytest.approx(metrics[f"{part}_accuracy"], abs=1e-6)
+        assert scores.macro_f1 == pytest.approx(metrics[f"{part}_macro_f1"], abs=1e-6)
+
+
+@pytest.mark.parametrize("state", ["float32", "int16"])
+def test_the_states_precision_is_its_own_choice(floats, tmp_path, state):
+    made = quantize(floats["gru"].path, tmp_path / "q", method="ptq", state=state)
+    assert made.manifest.precision == Precision("int8", "int8", state)
+    assert [grid.limit for grid in state_grids(load_model(made)).values()] == ([32767.0] if state == "int16" else [])
+
+
+def test_ranges_come_from_the_training_subjects_alone(floats, waves, tmp_path, monkeypatch):
+    seen = []
+    real = quantize_stage.calibrate
+
+    def spy(model, recordings, tick):
+        seen.extend(recording.subject for recording in recordings)
+        return real(model, recordings, tick)
+
+    monkeypatch.setattr(quantize_stage, "calibrate", spy)
+    ticks = []
+    quantize(floats["gru"].path, tmp_path / "q", method="ptq", tick=lambda: ticks.append(1))
+    assert set(seen) == {"1", "2", "4"}
+    assert len(ticks) == 4 * RATE
+
+
+def test_the_same_call_gives_the_same_files_and_another_seed_others(floats, tuned, tmp_path):
+    options = {"state": "int8", "changes": {**SHORT, "learning_rate": 0.01}}
+    again = quantize(floats["gru"].path, tmp_path / "again", seed=4, **options)
+    other = quantize(floats["gru"].path, tmp_path / "other", seed=5, **options)
+    assert again.manifest.files == tuned.manifest.files != other.manifest.files
+
+
+def test_other_data_is_named_and_read_as_the_models_own(tmp_path):
+    def write(folder, people):
+        folder.mkdir()
+        for person in people:
+            rows = [f"{40 * i},{np.sin(i * (0.2 + (i > 80))):.3f},{'on' if i < 80 else 'off'}" for i in range(160)]
+            (folder / f"{person}.csv").write_text("\n".join(["ms,acc,state", *rows]) + "\n", encoding="utf-8")
+        return str(folder)
+
+    mapping = Mapping(time="ms", time_unit="ms", label="state", subject_from="file", channels=("acc",))
+    own, other = write(tmp_path / "own", "abcd"), write(tmp_path / "other", "abc")
+    made = train(
+        *(own, tmp_path / "t"),
+        preset="gru",
+        mapping=mapping,
+        changes={**SHORT, "model.hidden": 4},
+        test=["a"],
+        validation=["b"],
+    )
+    small = quantize(made.path, tmp_path / "q", method="ptq", data=other)
+    assert small.manifest.lineage[-1].data == other
+    assert trained_on(small).subjects == ("a", "b", "c")
+    assert small.manifest.lineage[-1].data_fingerprint == trained_on(small).fingerprint()
+    assert small.manifest.split["train"] == ("c", "d")  # who was seen before stays seen
+
+
+def test_the_data_of_a_lineage_is_that_of_the_last_stage_that_names_it(floats, tuned, exported):
+    assert exported["gru"].manifest.lineage[-1].data is None
+    assert exported["gru"].manifest.data_stage == tuned.manifest.lineage[-1] == tuned.manifest.data_stage
+    assert floats["gru"].manifest.data_stage == floats["gru"].manifest.lineage[0]
+
+
+def test_every_file_can_be_read_by_the_same_people(tuned, exported):
+    for folder in (tuned, exported["gru"]):
+        assert len({file.stat().st_mode for file in folder.path.iterdir()}) == 1
+
+
+# -- learning from a teacher ----------------------------------------------------------------------------------------
+
+
+def test_a_model_learns_from_a_teacher_while_it_is_quantized(floats, tuned, tmp_path):
+    teacher = floats["lmu"]
+    changes = {**SHORT, "learning_rate": 0.01, "distillation.temperature": 3}
+    taught = quantize(
+        floats["gru"].path, tmp_path / "q", state="int8", seed=4, teachers=[teacher.path], changes=changes
+    )
+    said = taught.manifest.lineage[-1].arguments
+    assert said["teachers"] == [{"name": "lmu", "hash": teacher.hash}]
+    assert (said["distillation"]["temperature"], said["distillation"]["soft"]) == (3.0, 0.7)
+    assert said["settings"]["rounds"] == 2
+    assert taught.manifest.split == tuned.manifest.split
+    assert not same(weights(taught), weights(tuned))
+
+
+def test_a_teacher_that_has_seen_the_tested_people_is_refused(floats, waves, tmp_path):
+    changes = {**SHORT, "model.hidden": 4}
+    leaky = train(waves, tmp_path / "leaky", changes=changes, test=["1"], validation=["5"])
+    with pytest.raises(InputError, match=r"subject '3' cannot be of the test subjects: the teacher .*leaky has seen"):
+        quantize(floats["gru"].path, tmp_path / "q", teachers=[leaky.path], changes=SHORT)
+    assert [path.name for path in tmp_path.iterdir()] == ["leaky"]
+
+
+# -- what the files hold --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["lmu", "gru"])
+def test_every_file_is_proven_with_its_integer_layers_counted(exported, family):
+    folder = exported[family]
+    links = {link.name: link for link in folder.manifest.proof}
+    assert all(link.passed for link in links.values())
+    count = INTEGER_LAYERS[family]
+    for engine in ("litert", "onnxruntime"):
+        assert links[f"{engine} integer layers"].note == f"{count} of {count} int8 layers"
+        assert links[f"{engine} teacher-forced"].error <= 1e-5
+    assert not [link for link in check_folder(folder, ["numpy"], frames=100) if not link.passed]
+    assert [entry.verb for entry in folder.manifest.lineage] == ["train", "quantize", "export"]
+    assert folder.manifest.precision.weights == "int8"
+
+
+def test_a_wide_state_is_plain_float_in_the_tflite_file(exported):
+    interpreter = Interpreter(str(exported["lmu"].file("model.tflite")))
+    runner = interpreter.get_signature_runner("step")
+    details = {**runner.get_input_details(), **runner.get_output_details()}
+    assert sorted(details) == ["next_state", "state", "x", "y"]
+    for detail in details.values():
+        assert detail["dtype"] == np.float32
+        assert detail["quantization_parameters"]["scales"].size == 0
+        assert detail["quantization"] == (0.0, 0)
+
+
+def test_a_wide_state_never_passes_a_quantizer_in_the_onnx_file(exported):
+    graph = onnx.load(exported["lmu"].file("model.onnx")).graph
+    for value in (*graph.input, *graph.output):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    made = {node.output[0]: node for node in graph.node}
+    weights_of = {each.name for each in graph.initializer}
+
+    def leads_to_state(name):
+        """Whether a value comes from the state in without passing a quantizer; sums and products go through."""
+        if name == "state":
+            return True
+        node = made.get(name)
+        if node is None or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            return False
+        return any(leads_to_state(source) for source in node.input if source not in weights_of)
+
+    assert leads_to_state("next_state")
+    assert any(node.op_type == "QuantizeLinear" for node in graph.node)
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "qta"}, r"unknown method 'qta'\. Did you mean 'qat'"),
+        ({"state": "int32"}, r"unknown state precision 'int32'\. Did you mean 'int"),
+        ({"method": "ptq", "changes": {"rounds": 2}}, "rounds is a setting for training, and ptq does not train"),
+        ({"method": "ptq", "teachers": ["self"]}, "a teacher is there for training, and ptq does not train"),
+        ({"changes": {"distillation.soft": 1}}, r"distillation\.soft is about learning from a teacher: name one"),
+        ({"changes": {"distillation.sotf": 1}, "teachers": ["self"]}, "Did you mean 'soft'"),
+        ({"changes": {"roundz": 1}}, "Did you mean 'rounds'"),
+        ({"changes": {"model.hidden": 9}}, r"model\.hidden cannot be set"),
+        ({"seed": -1}, "seed -1"),
+        ({"data": "nowhere.npz"}, "nowhere.npz"),
+        ({"teachers": ["nowhere"]}, "nowhere is not a folder"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_is_written(floats, tmp_path, options, message):
+    source = floats["gru"].path
+    if "teachers" in options:
+        options = {**options, "teachers": [source if name == "self" else name for name in options["teachers"]]}
+    with pytest.raises(InputError, match=message):
+        quantize(source, tmp_path / "q", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["qat", "ptq"])
+def test_a_model_is_not_quantized_twice(calibrated, exported, tmp_path, method):
+    for folder in (calibrated, exported["gru"]):
+        with pytest.raises(InputError, match="has int8 weights already: start from the float model"):
+            quantize(folder.path, tmp_path / "q", method=method)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_folder_is_kept_unless_it_is_to_be_replaced(floats, tmp_path):
+    out = tmp_path / "q"
+    first = quantize(floats["gru"].path, out, method="ptq").hash
+    with pytest.raises(InputError, match="--overwrite"):
+        quantize(floats["gru"].path, out, method="ptq", state="int8")
+    assert open_folder(out).hash == first
+    quantize(floats["gru"].path, out, method="ptq", state="int8", overwrite=True)
+    assert open_folder(out).manifest.precision.state == "int8"
+    assert [path.name for path in tmp_path.iterdir()] == ["q"]
+
+
+def test_what_it_is_made_from_is_never_replaced_by_it(floats, tmp_path):
+    source, teacher = tmp_path / "gru", tmp_path / "teacher"
+    shutil.copytree(floats["gru"].path, source)
+    shutil.copytree(floats["lmu"].path, teacher)
+    for out in (source, teacher):
+        before = open_folder(out).hash
+        with pytest.raises(InputError, match=f"{out.name} is what the model is made from: name another folder"):
+            quantize(source, out, teachers=[teacher], changes=SHORT, overwrite=True)
+        assert open_folder(out).hash == before
+
+
+# -- interruptions --------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def stop(ended, steps):
+    if ended is not None:
+        raise Stop
+
+
+def test_an_interrupted_run_is_taken_up_by_the_same_call_only(floats, tuned, tmp_path):
+    source, changes = floats["gru"].path, {**SHORT, "learning_rate": 0.01}
+    steps, made = {}, {}
+    for name, state in (("same", "int8"), ("other", "int16")):
+        with pytest.raises(Stop):
+            quantize(source, tmp_path / name, state="int8", seed=4, changes=changes, report=stop)
+        assert not (tmp_path / name).exists()
+        done = steps[name] = []
+        report = lambda _, count, done=done: done.append(count)  # noqa: E731
+        made[name] = quantize(source, tmp_path / name, state=state, seed=4, changes=changes, report=report)
+    assert steps["same"][0] == SHORT["steps"] + 1
+    assert steps["other"][0] == 1
+    assert made["same"].manifest.files == tuned.manifest.files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "same"]
+
+
+@pytest.mark.parametrize("method", ["qat", "ptq"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_fails_on_the_way_leaves_nothing_half_written(floats, tmp_path, monkeypatch, method, exists):
+    out, options = tmp_path / "q", {"changes": {**SHORT, "rounds": 1}} if method == "qat" else {}
+    before = quantize(floats["gru"].path, out, method="ptq").hash if exists else None
+
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("edgeseq.training.stage.seal", full)
+    with pytest.raises(OSError, match="no space left"):
+        quantize(floats["gru"].path, out, method=method, state="int8", overwrite=exists, **options)
+    left = {path.name for path in tmp_path.iterdir()} - {".q.training.safetensors"}  # so that the same call goes on
+    assert left == ({"q"} if exists else set())
+    if before:
+        assert open_folder(out).hash == before
