@@ -15,7 +15,7 @@ INPUTS   := pyproject.toml constraints.txt
 # One thread a process: the models are small, and processes that share cores wait for each other's threads.
 PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-witness lint format clean
+.PHONY: demo pretrained test test-slow test-witness lint format clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -41,6 +41,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@$(BIN)/edgeseq demo har
+
+# What edgeseq/pretrained holds: the demo's result with seed 0.
+pretrained: $(VENV)/.installed
+	$(BIN)/edgeseq demo har --speed 0
+	$(BIN)/edgeseq export demo/student --out edgeseq/pretrained/har_watch_fp32 --overwrite
+	$(BIN)/edgeseq export demo/student-int8 --out edgeseq/pretrained/har_watch --overwrite
 
 test: $(VENV)/.installed-dev
 	@echo "== the fast tests"

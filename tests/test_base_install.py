@@ -111,3 +111,10 @@ def test_two_calls_of_python_give_an_answer(board, exported, tmp_path):
         "assert 'torch' not in sys.modules\n"
     )
     assert run(board, "-c", program, cwd=tmp_path, env=clean_environment(tmp_path)).strip() in ("x", "y", "unknown")
+
+
+def test_the_pretrained_model_came_along(board, tmp_path):
+    environment = {"cwd": tmp_path, "env": clean_environment(tmp_path)}
+    said = run(board, "-m", "edgeseq", "stream", "har_watch", "--speed", "0", **environment)
+    assert "of the labelled frames" in said
+    run(board, "-m", "edgeseq.devices", "verify", "har_watch", "--frames", "300", **environment)
