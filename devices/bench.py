@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from edgeseq.manifest import Precision
 from edgeseq.program import Program, cost
 from edgeseq.program.graph import CONSTANTS_NAME, JSON_NAME
 
+TURNS = 3  # parts of a paced run: a shared machine changes its pace within seconds
 CHUNK = 100  # calls of one engine before the next has its turn
 MAX_SAMPLES = 20_000  # a tight loop of an engine ends here: enough for a p99, and the report stays readable
 
@@ -98,6 +100,30 @@ class BenchReport(msgspec.Struct, frozen=True):
     energy: str = "none"
 
 
+@dataclass
+class _Run:
+    """One engine of one folder, while it is measured. ``tight`` and the lists of ``paced`` are nanoseconds."""
+
+    folder: Folder
+    session: Session
+    frames: list[Floats]
+    rate: float
+    fresh: Fresh
+    tight: list[int] = field(default_factory=list)
+    paced: list[_Turn] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What one turn at the sensor's rate came to."""
+
+    call_ns: list[int]
+    response_ns: list[int]
+    misses: int
+    wall_ns: int
+    cpu_ns: int
+
+
 def bench(
     folder: str | Path | Folder,
     engines: Sequence[str] | None = None,
@@ -107,86 +133,90 @@ def bench(
     rate: float | None = None,
     seed: int = 0,
 ) -> BenchReport:
-    """Measure a folder's engines: those named, or all that work here.
+    """Measure a folder's engines: as :func:`bench_side_by_side` does for one folder."""
+    return bench_side_by_side([folder], engines, seconds=seconds, paced_seconds=paced_seconds, rate=rate, seed=seed)[0]
 
-    The tight loop takes ``seconds`` for all engines together, in chunks whose order is shuffled each round by ``seed``;
-    the paced run takes ``paced_seconds`` for each, at ``rate`` steps per second (by default the manifest's).
+
+def bench_side_by_side(
+    folders: Sequence[str | Path | Folder],
+    engines: Sequence[str] | None = None,
+    *,
+    seconds: float = 2.0,
+    paced_seconds: float = 10.0,
+    rate: float | None = None,
+    seed: int = 0,
+) -> list[BenchReport]:
+    """Measure the engines of folders, those named or all that work here, in turns, so that what the machine does
+    meanwhile meets all of them.
+
+    The tight loop takes ``seconds`` for the engines of a folder together, in chunks whose order is shuffled each round
+    by ``seed``; the paced run takes ``paced_seconds`` for each engine, in ``TURNS`` parts, at ``rate`` steps per second
+    (by default the manifest's).
 
     Raises:
         InputError: not an exported folder, an unknown engine, or a duration or rate that is not positive.
         MissingDependency, Unsupported, GateFailed: a named engine cannot run here, or not this folder.
     """
-    folder = as_folder(folder)
-    rate = folder.manifest.input.step_rate if rate is None else rate
-    for name, value in (("seconds", seconds), ("paced seconds", paced_seconds), ("rate", rate)):
+    opened = [as_folder(folder) for folder in folders]
+    given = {"seconds": seconds, "paced seconds": paced_seconds, "rate": 1.0 if rate is None else rate}
+    for name, value in given.items():
         if not value > 0:
             raise InputError(f"{name} is {value:g}: a positive number is needed")
-    frames = list(read_golden(folder).x)
     facts = read_facts()
     emulated = facts.provenance == EMULATED
     if emulated:
         seconds = paced_seconds = 1e-3  # that the engines run is all there is to be seen
-    names = list(dict.fromkeys(available(folder) if engines is None else engines))
+    runs = [run for folder in opened for run in _runs(folder, engines, rate)]
+    order = random.Random(seed)
+    _tight_loops(runs, seconds * len(opened), order)
+    _paced_turns(runs, paced_seconds, order)
+    at_end = read_facts()
+    return [_report(folder, [run for run in runs if run.folder is folder], facts, at_end) for folder in opened]
+
+
+def _runs(folder: Folder, engines: Sequence[str] | None, rate: float | None) -> list[_Run]:
+    frames = list(read_golden(folder).x)
+    wanted = folder.manifest.input.step_rate if rate is None else rate
+    names = dict.fromkeys(available(folder) if engines is None else engines)
     sessions = [Session(folder, name) for name in names]
-    fresh = [measure_fresh(folder.path, name) for name in names]
-    tight = tight_loops(sessions, frames, seconds, random.Random(seed))
-    reports = []
-    for session, alone, samples in zip(sessions, fresh, tight, strict=True):
-        paced = paced_run(session, frames, paced_seconds, rate)
-        file, size = _file(folder, session.engine)
-        entry = EngineReport(session.engine, session.facts, file, size, alone, latency(samples), paced, samples)
-        reports.append(without_times(entry) if emulated else entry)
-    program = Program.read(folder.path)
-    spent = cost(program)
-    return BenchReport(
-        name=folder.manifest.name,
-        folder_hash=folder.hash,
-        family=folder.manifest.family,
-        precision=folder.manifest.precision,
-        provenance=facts.provenance,
-        rate=rate,
-        parameters=sum(array.size for array in program.constants.values()),
-        constant_bytes=spent.constant_bytes,
-        state_bytes=spent.state_bytes,
-        macs=spent.macs,
-        elementwise=spent.elementwise,
-        timer_ns=None if emulated else timer_cost(),
-        facts=facts,
-        facts_at_end=read_facts(),
-        engines=tuple(reports),
-    )
+    return [_Run(folder, session, frames, wanted, measure_fresh(folder.path, session.engine)) for session in sessions]
 
 
-def tight_loops(
-    sessions: Sequence[Session], frames: Sequence[Floats], seconds: float, order: random.Random
-) -> list[list[int]]:
+def _tight_loops(runs: Sequence[_Run], seconds: float, order: random.Random) -> None:
     """Nanoseconds of every call of each session, one after the other without a pause, in interleaved chunks."""
-    samples: list[list[int]] = [[] for _ in sessions]
-    turns = list(range(len(sessions)))
-    for session in sessions:
-        session.reset()
-        for frame in frames[:CHUNK]:  # warm up: caches, and what a runtime puts off until its first calls
-            session.step(frame)
-    clock, at = time.perf_counter_ns, 0
+    for run in runs:
+        run.session.reset()
+        for frame in run.frames[:CHUNK]:  # warm up: caches, and what a runtime puts off until its first calls
+            run.session.step(frame)
+    turns, clock, at = list(runs), time.perf_counter_ns, 0
     end = clock() + int(seconds * 1e9)
-    while not samples[0] or (clock() < end and len(samples[0]) < MAX_SAMPLES):
-        chunk = [frames[(at + i) % len(frames)] for i in range(CHUNK)]
-        at += CHUNK
+    while not runs[0].tight or (clock() < end and len(runs[0].tight) < MAX_SAMPLES):
         order.shuffle(turns)
-        for turn in turns:
-            step, taken = sessions[turn].step, samples[turn]
+        for run in turns:
+            chunk = [run.frames[(at + i) % len(run.frames)] for i in range(CHUNK)]
+            step, taken = run.session.step, run.tight
             for frame in chunk:
                 start = clock()
                 step(frame)
                 taken.append(clock() - start)
-    return samples
+        at += CHUNK
 
 
-def paced_run(session: Session, frames: Sequence[Floats], seconds: float, rate: float) -> Paced:
-    """Step at ``rate`` by an absolute schedule, sleeping in between, so that lateness does not add up or hide."""
-    session.reset()
-    count, period = max(1, round(seconds * rate)), 1e9 / rate
-    step, clock = session.step, time.perf_counter_ns
+def _paced_turns(runs: Sequence[_Run], seconds: float, order: random.Random) -> None:
+    turns = list(runs)
+    for turn in range(TURNS):
+        order.shuffle(turns)
+        for run in turns:
+            frames = max(1, round(seconds * run.rate))
+            count = frames // TURNS + (turn < frames % TURNS)
+            if count:
+                run.paced.append(_paced(run, count))
+
+
+def _paced(run: _Run, count: int) -> _Turn:
+    """Step at the sensor's rate by an absolute schedule, sleeping in between: lateness neither adds up nor hides."""
+    run.session.reset()
+    step, frames, clock, period = run.session.step, run.frames, time.perf_counter_ns, 1e9 / run.rate
     calls, responses, misses = [], [], 0
     cpu, begin = time.process_time_ns(), clock()
     for i in range(count):
@@ -200,8 +230,49 @@ def paced_run(session: Session, frames: Sequence[Floats], seconds: float, rate: 
         calls.append(done - start)
         responses.append(done - due)
         misses += done > due + period
-    wall, cpu = clock() - begin, time.process_time_ns() - cpu
-    return Paced(count, latency(calls), latency(responses), misses, cpu / wall, calls, responses)
+    return _Turn(calls, responses, misses, clock() - begin, time.process_time_ns() - cpu)
+
+
+def _report(folder: Folder, runs: Sequence[_Run], facts: Facts, at_end: Facts) -> BenchReport:
+    emulated = facts.provenance == EMULATED
+    program = Program.read(folder.path)
+    spent = cost(program)
+    entries = [_entry(run) for run in runs]
+    return BenchReport(
+        name=folder.manifest.name,
+        folder_hash=folder.hash,
+        family=folder.manifest.family,
+        precision=folder.manifest.precision,
+        provenance=facts.provenance,
+        rate=runs[0].rate if runs else folder.manifest.input.step_rate,
+        parameters=sum(array.size for array in program.constants.values()),
+        constant_bytes=spent.constant_bytes,
+        state_bytes=spent.state_bytes,
+        macs=spent.macs,
+        elementwise=spent.elementwise,
+        timer_ns=None if emulated else timer_cost(),
+        facts=facts,
+        facts_at_end=at_end,
+        engines=tuple(map(without_times, entries) if emulated else entries),
+    )
+
+
+def _entry(run: _Run) -> EngineReport:
+    calls = [ns for turn in run.paced for ns in turn.call_ns]
+    responses = [ns for turn in run.paced for ns in turn.response_ns]
+    paced = Paced(
+        frames=len(calls),
+        call=latency(calls),
+        response=latency(responses),
+        deadline_misses=sum(turn.misses for turn in run.paced),
+        cpu_share=sum(turn.cpu_ns for turn in run.paced) / sum(turn.wall_ns for turn in run.paced),
+        call_ns=calls,
+        response_ns=responses,
+    )
+    file, size = _file(run.folder, run.session.engine)
+    return EngineReport(
+        run.session.engine, run.session.facts, file, size, run.fresh, latency(run.tight), paced, run.tight
+    )
 
 
 def latency(samples: Sequence[int]) -> Latency:

@@ -67,17 +67,16 @@ def bench_folders(
     seconds: float = 2.0,
     paced_seconds: float = 10.0,
 ) -> list[BenchReport]:
-    """Measure one folder after the other. Nothing moves on the screen meanwhile: it would cost what is measured."""
-    from edgeseq.devices.bench import bench as measure
+    """Measure the folders in turns. Nothing moves on the screen meanwhile: it would cost what is measured."""
+    from edgeseq.devices.bench import bench_side_by_side
     from edgeseq.devices.engines import available
 
-    reports = []
-    for number, folder in enumerate(folders, 1):
-        names = list(dict.fromkeys(engines)) if engines else list(available(folder))
-        wait = seconds + len(names) * (paced_seconds + 1)
-        show.note(f"measuring {folder.path} ({number}/{len(folders)}): {', '.join(names)}; about {wait:.0f} s")
-        reports.append(measure(folder, names, seconds=seconds, paced_seconds=paced_seconds))
-    return reports
+    engines = list(dict.fromkeys(engines)) if engines else None
+    count = sum(len(engines or available(folder)) for folder in folders)
+    wait = seconds * len(folders) + count * (paced_seconds + 1)
+    named = ", ".join(str(folder.path) for folder in folders)
+    show.note(f"measuring {named}: about {wait:.0f} s")
+    return bench_side_by_side(folders, engines, seconds=seconds, paced_seconds=paced_seconds)
 
 
 def bench_rows(show: Show, folders: Sequence[Folder], reports: Sequence[BenchReport]) -> list[Document]:
