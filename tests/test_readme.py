@@ -6,6 +6,8 @@ import json
 import statistics
 from pathlib import Path
 
+from edgeseq.cli.demo import DISTILLED
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -45,4 +47,35 @@ def test_the_overhead_table_is_that_of_the_recorded_run():
             for row in results("step_overhead.json")["rows"]
             if (row["engine"], row["raw"]) == (engine, "public")
         }
-        assert f"| {shown} | {ratios['lmu-export']} | {ratios['gru-export']} |" in README
+        assert f"| {shown} | {ratios['student-export']} | {ratios['student-int8-export']} |" in README
+
+
+def test_the_compression_table_and_the_demos_sentence_are_those_of_the_recorded_runs():
+    rows = results("compression.json")
+
+    def accuracies(variant):
+        return {(r["fold"], r["seed"]): 100 * r["metrics"]["test_accuracy"] for r in rows if r["variant"] == variant}
+
+    shown = {
+        "lmu-distilled": ("lmu distilled from a GRU of 2 × 64", "lmu"),
+        "lmu-ptq": ("lmu in int8, calibrated", "lmu"),
+        "lmu-qat": ("lmu in int8, trained on", "lmu"),
+        "lmu-ptq-state8": ("lmu in int8, calibrated, state in int8", "lmu"),
+        "lmu-distilled-qat": ("distilled lmu in int8, trained on", "lmu-distilled"),
+        "gru-ptq": ("gru in int8, calibrated", "gru"),
+        "gru-qat": ("gru in int8, trained on", "gru"),
+        "gru-ptq-state8": ("gru in int8, calibrated, state in int8", "gru"),
+    }
+    for variant, (label, against) in shown.items():
+        ours, theirs = accuracies(variant), accuracies(against)
+        points = {key: ours[key] - theirs[key] for key in ours if key in theirs}
+        means = [statistics.mean(p for (fold, _), p in points.items() if fold == f) for f in range(5)]
+        half = 2.776 * statistics.stdev(means) / 5**0.5  # Student's t, four degrees of freedom
+        difference = f"{statistics.mean(means):+.2f} ± {half:.2f}"
+        line = next(line for line in README.splitlines() if line.startswith(f"| {label} |"))
+        better = f"{sum(p > 0 for p in points.values())} of {len(points)}"
+        assert [cell.strip() for cell in line.split("|")[4:6]] == [difference, better]
+        if variant == "lmu-distilled":
+            assert difference.removeprefix("+") in DISTILLED
+        elif "state" not in variant:
+            assert statistics.mean(means) > -1.0  # what int8 may cost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from edgeseq.devices.bench import Latency
 from edgeseq.devices.facts import HOST
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.devices.report.kinship import (
@@ -162,11 +163,22 @@ def _compared(model: Model, kind: str, other: Model, other_kind: str) -> Iterato
 
 
 def _speed(row: EngineRow, theirs: EngineRow) -> str:
+    """Tight loops by their medians; runs at the sensor's rate only where they can be told apart: they vary widely."""
     paced = _faster(theirs.paced.quantiles.p50, row.paced.quantiles.p50)
     tight = _faster(theirs.tight.quantiles.p50, row.tight.quantiles.p50)
+    if _overlap(row.paced.quantiles, theirs.paced.quantiles):
+        return f"{tight} in a tight loop, and at the sensor's rate the two cannot be told apart here"
     if paced == tight:
         return f"{paced}, at the sensor's rate and in a tight loop"
     return f"{paced} at the sensor's rate and {tight} in a tight loop"
+
+
+def _overlap(one: Latency, other: Latency) -> bool:
+    """Whether the slower median is one that the faster often reaches, in more than a tenth of its steps."""
+    if one.p50 is None or other.p50 is None:
+        return False
+    fast, slow = sorted((one, other), key=lambda quantiles: quantiles.p50 or 0.0)
+    return (fast.p90 or 0.0) >= (slow.p50 or 0.0)
 
 
 def _faster(before: float | None, after: float | None) -> str:
