@@ -115,7 +115,8 @@ def _verify(options: argparse.Namespace) -> int:
     folder = open_folder(options.folder)
     links = check_folder(folder, options.engine, options.frames)
     missing = unchecked_files(folder, links)
-    frames, code, error = min(link.frames for link in links), 0, {}
+    frames = min(link.frames for link in links if link.frames)  # those without look at the files, not at frames
+    code, error = 0, {}
     if not options.json:
         _print_links(links)
     for file in missing:
@@ -137,7 +138,8 @@ def _print_links(links: Iterable[Link]) -> None:
         same = "" if link.agreement is None else f"  same answer {100 * link.agreement:.2f} %"
         verdict = "ok  " if link.passed else "FAIL"
         note = f"  ({link.note})" if link.note else ""
-        print(f"{verdict} {link.name:32} {link.frames:6} frames  {' of '.join(link.shown())}{same}{note}")
+        frames = f"{link.frames:6} frames" if link.frames else " " * 13
+        print(f"{verdict} {link.name:32} {frames}  {' of '.join(link.shown())}{same}{note}")
 
 
 def _stream(options: argparse.Namespace) -> int:

@@ -172,7 +172,8 @@ def _free_running(
         compared.add(
             np.concatenate((expected, final), dtype=np.float64), np.concatenate((got, after), dtype=np.float64)
         )
-    free = free_link(name, compared, reference, found, tolerance=FREE_TOLERANCE, rounded=rounded)
+    exact = ENGINES[engine.name].exact
+    free = free_link(name, compared, reference, found, tolerance=FREE_TOLERANCE, rounded=rounded, exact=exact)
     return free, _moves(engine.name, manifest, len(x), moved)
 
 

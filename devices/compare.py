@@ -30,6 +30,7 @@ FREE_TOLERANCE = 1e-4  # float32, thousands of steps, each side with its own car
 ANSWERS_TOLERANCE = 0.005  # int8: the share of frames that may have another argmax, running freely
 RUNAWAY = 1.0  # int8, running freely: a value further off than the largest one there is has not healed
 TIE = 1e-6  # relative: what float32 sums in another order are apart, before they are rounded to int8
+OWN_ROUNDING = "this engine rounds int8 layers in a way of its own: use litert, onnxruntime or a float32 model"
 MOST_TIES = 0.02  # the share of frames that may be rounded the other way at a tie
 
 
@@ -148,7 +149,7 @@ class Comparison:
         if steps and not exact:  # its rounding is not told from a tie's, and both come to a step
             error, where, scale = self._largest(np.maximum(self._error, self._at_ties), absolute=True)
             tolerance = max(FORCED_TOLERANCE, steps / scale)
-            note = f"largest in {where}; rounds int8 layers in a way of its own" if error else "equal"
+            note = f"largest in {where}; {OWN_ROUNDING}" if error else "equal"
             return Link(name, self.frames, error, tolerance, error <= tolerance, note=note)
         error, where = self.error()
         notes = [f"largest in {where}" if error else "equal"]
@@ -162,7 +163,14 @@ class Comparison:
 
 
 def free_link(
-    name: str, comparison: Comparison, reference: Floats, found: Floats, *, tolerance: float, rounded: bool
+    name: str,
+    comparison: Comparison,
+    reference: Floats,
+    found: Floats,
+    *,
+    tolerance: float,
+    rounded: bool,
+    exact: bool = True,
 ) -> Link:
     """The free-running link of answers ``reference`` and ``found`` (N, K); ``comparison`` holds the values compared.
 
@@ -179,6 +187,7 @@ def free_link(
         notes = [f"values within {error:.1e}, {notes[0]}"] if error else notes
         share = round(1 - agreement, 12)
         passed = share <= ANSWERS_TOLERANCE and error <= RUNAWAY
+        notes += [] if exact else [OWN_ROUNDING]
         note = "; ".join(notes)
         return Link(name, len(reference), share, ANSWERS_TOLERANCE, passed, agreement, growth, note, gate="answers")
     notes += [f"another answer in {wrong} frames"] if wrong else []

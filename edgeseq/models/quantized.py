@@ -9,8 +9,8 @@ CVPR 2018. In training the rounding passes gradients straight through, and nothi
 Weights are quantized by Brevitas. Activations go through torch's own fake quantization: it multiplies by 1 / s as the
 runtimes do, and costs a fraction of a general quantizer's call, which a recurrent loop pays at every frame.
 
-Only what is an nn.Linear is quantized. The memory of an LMU (A, B and its state) stays wide; so does a GRU's state as it
-is carried and in the products with its gates, while the linear map that reads it is int8.
+Only what is an nn.Linear is quantized. The memory of an LMU (A, B and its state) stays wide; so does a GRU's state as
+it is carried and in the products with its gates, while the linear map that reads it is int8.
 """
 
 from __future__ import annotations

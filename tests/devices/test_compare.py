@@ -14,6 +14,7 @@ from edgeseq.devices.compare import (
     FORCED_TOLERANCE,
     FREE_TOLERANCE,
     MOST_TIES,
+    OWN_ROUNDING,
     TIE,
     Comparison,
     Ties,
@@ -136,7 +137,7 @@ def test_an_engine_that_rounds_in_its_own_way_may_be_off_by_the_steps_of_the_lay
         assert link.passed is passed
         assert link.passed == (link.error <= link.tolerance)
         where = "state h" if at == 3 else "the logits"
-        assert link.note == f"largest in {where}; rounds int8 layers in a way of its own"
+        assert link.note == f"largest in {where}; {OWN_ROUNDING}"
 
 
 def test_an_engine_of_its_own_that_was_equal_is_not_said_to_differ():

@@ -87,8 +87,8 @@ def test_a_student_is_compared_with_its_teacher_and_with_itself_untaught(make_re
     said = verdicts(report)
     assert (
         "Compared with its teacher (teacher), the distilled student (student) is 2.0 times smaller; in LiteRT it is "
-        "2.0 times faster in a tight loop, and at the sensor's rate the two cannot be told apart here; it is 1 point less "
-        "accurate."
+        "2.0 times faster in a tight loop, and at the sensor's rate the two cannot be told apart here; it is 1 point "
+        "less accurate."
     ) in said
     at = said.index(
         "On the 2 people tested, the distilled student is 1 point more accurate than plain, the same model trained "
