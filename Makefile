@@ -78,4 +78,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-witness build dist *.egg-info demo
+	rm -rf $(VENV) $(VENV)-witness build dist *.egg-info demo demo-quick

@@ -46,8 +46,13 @@ class Folder:
         """
         if name not in self.manifest.files:
             have = ", ".join(sorted(self.manifest.files))
-            raise InputError(f"{self.path} holds no {name} (it holds {have}): run edgeseq export {self.path}")
+            raise InputError(f"{self.path} holds no {name} (it holds {have}): run {self.how_to_export}")
         return self.path / name
+
+    @property
+    def how_to_export(self) -> str:
+        """The command that exports it."""
+        return f"edgeseq export {self.path} --out {self.path}-export"
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -75,7 +80,8 @@ def open_folder(path: str | Path) -> Folder:
     try:
         raw = (path / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path} is not a model folder: it has no {MANIFEST_NAME}") from None
+        hides = " (and hides the one of that name that comes with edgeseq)" if str(path) in pretrained() else ""
+        raise InputError(f"{path} is not a model folder: it has no {MANIFEST_NAME}{hides}") from None
     except OSError as error:
         raise InputError(f"{path / MANIFEST_NAME} cannot be read: {error.strerror}") from None
     manifest = _decode(path, raw)

@@ -68,7 +68,7 @@ def open_engine(folder: str | Path | Folder, name: str | None = None) -> Engine:
             return _open(folder, candidate)
         except (MissingDependency, Unsupported):
             continue  # the next one may be there; every other error is about the model and must be seen
-    raise InputError(f"{folder.path} holds no model that an installed engine runs: run edgeseq export {folder.path}")
+    raise InputError(f"{folder.path} holds no model that an installed engine runs: run {folder.how_to_export}")
 
 
 def available(folder: str | Path | Folder) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _open(folder: Folder, name: str) -> Engine:
         raise unknown("engine", name, ENGINES)
     if kind.file not in folder.manifest.files:
         able = [other for other, entry in ENGINES.items() if entry.file in folder.manifest.files]
-        mend = f"engines for what it holds: {', '.join(able)}" if able else f"run edgeseq export {folder.path}"
+        mend = f"engines for what it holds: {', '.join(able)}" if able else f"run {folder.how_to_export}"
         raise Unsupported(f"{folder.path} holds no {kind.file}, which engine {name} runs; {mend}")
     engine: Engine = getattr(import_module(kind.module), kind.opener)(folder)
     return engine

@@ -133,6 +133,4 @@ def check_folders(folders: Sequence[Folder]) -> None:
             raise InputError(f"{folder.path} is named twice (as {seen[folder.hash].path}): name each folder once")
         seen[folder.hash] = folder
         if not folder.formats:
-            raise InputError(
-                f"{folder.path} is not exported, there is nothing to measure: run edgeseq export {folder.path}"
-            )
+            raise InputError(f"{folder.path} is not exported, there is nothing to measure: run {folder.how_to_export}")

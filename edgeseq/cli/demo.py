@@ -35,6 +35,7 @@ DISTILLED = (
     "pairs), which is not to say that it is better: the plain one is made int8."
 )
 PAIRS = "That is one pair of five: the accuracy table of the README has them all."
+MARK = "made-by-the-demo.txt"
 SPEED = 3.0  # a recording of 35 s in 12
 QUICK = {"rounds": 2, "steps": 3, "batch": 8, "crop": 2.0}
 Make = Callable[[], tuple[Folder, Document]]
@@ -42,7 +43,10 @@ Make = Callable[[], tuple[Folder, Document]]
 
 def demo(
     name: Annotated[str, typer.Argument(help="Which: har (exercises from a smartwatch).")] = "har",
-    out: Annotated[Path, typer.Option(help="Where the model folders and the report go.")] = Path("demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the model folders and the report go; demo, or demo-quick, if not given."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.", callback=counted)] = 0,
     speed: Annotated[
         float, typer.Option(help="Of the stream, times the sensor's rate; 0 does not wait.", callback=not_negative)
@@ -62,6 +66,7 @@ def demo(
     show, clock = Show(json), Clock()
     changes = dict(QUICK) if quick else {}
 
+    out = _place(out or Path("demo-quick" if quick else "demo"))
     _stage(show, 1)
     data = load(DEMOS[name])
     _show_data(show, data)
@@ -98,6 +103,23 @@ def demo(
         "report": written,
         "next": typed(*following),
     }
+
+
+def _place(out: Path) -> Path:
+    """The folder for all that the demo makes, which its next run may replace.
+
+    Raises:
+        InputError: it holds what no demo has made, or cannot be made.
+    """
+    mark = out / MARK
+    try:
+        if out.is_dir() and any(out.iterdir()) and not mark.exists():
+            raise InputError(f"{out} holds what no demo has made, and the demo replaces things: name another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        mark.write_text("Made by edgeseq demo. Its next run here replaces whatever was made with other settings.\n")
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from None
+    return out
 
 
 def _stage(show: Show, number: int) -> None:

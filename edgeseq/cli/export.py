@@ -158,7 +158,8 @@ def verify_folder(
 
 
 def show_proof(show: Show, links: Iterable[Link]) -> None:
-    """The links of a proof as a table."""
+    """The links of a proof as a table, and what was counted."""
+    links = list(links)
     show.table(
         ["link", ">frames", ">error", ">allowed", ">same\nanswers", ">slope per\n1000 frames", ""],
         [
@@ -173,3 +174,6 @@ def show_proof(show: Show, links: Iterable[Link]) -> None:
             for link in links
         ],
     )
+    for link in links:
+        if link.gate == "count" and link.note:
+            show.text(f"{link.name}: {link.note}")

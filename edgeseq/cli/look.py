@@ -37,7 +37,7 @@ def inspect(
     manifest = opened.manifest
     step = Program.read(opened.path) if JSON_NAME in manifest.files else None
     if program and step is None:
-        raise InputError(f"{folder} holds no step program: run edgeseq export {folder}")
+        raise InputError(f"{folder} holds no step program: run {opened.how_to_export}")
     _show_model(show, manifest)
     show.table(
         ["state", "dtype", ">offset", ">shape", ">starts from"],
@@ -60,6 +60,11 @@ def inspect(
     return {**_document(opened, step, every_node=program), "next": typed(*following)}
 
 
+def _state(manifest: Manifest) -> str:
+    kind = manifest.precision.state
+    return kind if kind == "float32" else f"rounded to {kind}, carried as float32"
+
+
 def _show_model(show: Show, manifest: Manifest) -> None:
     source = manifest.input
     channels = ", ".join(
@@ -74,7 +79,7 @@ def _show_model(show: Show, manifest: Manifest) -> None:
         ),
         ("answers", f"one at every {manifest.task}: {', '.join(manifest.labels)}"),
         ("decision", f"smoothing {rule.smoothing:g} s, enter {rule.enter:g}, dwell {rule.dwell:g} s"),
-        ("precision", f"weights {manifest.precision.weights}, state {manifest.precision.state}"),
+        ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}"),
         ("reset", manifest.reset),
     ]
     rows += [(part, f"subjects {', '.join(subjects)}") for part, subjects in manifest.split.items()]

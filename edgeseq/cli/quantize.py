@@ -20,7 +20,11 @@ def quantize(
         str, typer.Option(metavar="METHOD", help="qat trains on with the rounding in place, ptq only calibrates.")
     ] = "qat",
     state: Annotated[
-        str, typer.Option(metavar="FORMAT", help="How the carried state is kept: float32, int16 or int8.")
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="What the state is rounded to: float32 (not at all), int16 or int8. Files carry it as floats.",
+        ),
     ] = "float32",
     teacher: Annotated[
         list[Path] | None, typer.Option(metavar="FOLDER", help="With qat: learn from this model; may be repeated.")

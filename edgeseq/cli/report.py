@@ -10,7 +10,7 @@ import typer
 
 from edgeseq.cli.output import Clock, Document, Failed, Json, Show, need, not_negative, positive
 from edgeseq.errors import BudgetMissed, EdgeseqError, InputError
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import MANIFEST_NAME, Folder, open_folder
 
 if TYPE_CHECKING:
     from edgeseq.devices.bench import BenchReport
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeseq.metrics import Scores
 
 FOREST = "random forest"
+REPORT_NAME = "report.json"
 
 
 def report(
@@ -42,6 +43,7 @@ def report(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Compare two report.json instead.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report in OUT.")] = False,
     budget: Annotated[
         float, typer.Option(help="Percent that a median or a file may grow by.", callback=not_negative)
     ] = 10.0,
@@ -69,7 +71,7 @@ def report(
     clock = Clock()
     opened = [open_folder(path) for path in folders]
     known = _known(opened, bench)
-    target = _target(out)
+    target = _target(out, overwrite=overwrite)
     measured = known or bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
     return write_report(show, make_report(show, opened, measured, baseline=baseline), target, clock)
 
@@ -159,7 +161,7 @@ def write_report(show: Show, made: Report, target: Path, clock: Clock) -> Docume
     contents = {
         "report.html": page(made).encode(),
         "report.md": markdown(made).encode(),
-        "report.json": encode_report(made),
+        REPORT_NAME: encode_report(made),
     }
     sentences = verdicts(made)
     for sentence in sentences:
@@ -232,12 +234,16 @@ def _show_comparison(show: Show, found: Comparison, sentences: Sequence[str]) ->
         show.text(sentence)
 
 
-def _target(out: Path) -> Path:
+def _target(out: Path, *, overwrite: bool) -> Path:
     """The folder to write to, made where it is not there.
 
     Raises:
-        InputError: it cannot be made, or is a file.
+        InputError: it cannot be made, is a file or a model folder, or holds a report (and ``overwrite`` is not set).
     """
+    if (out / MANIFEST_NAME).exists():
+        raise InputError(f"{out} is a model folder: name another --out for the report")
+    if (out / REPORT_NAME).exists() and not overwrite:
+        raise InputError(f"{out} holds a report: name another --out, or pass --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -42,7 +42,7 @@ def test_it_goes_through_all_stages_to_one_table(first):
 
 
 def test_a_second_run_keeps_what_is_finished_and_says_who_was_tested(edgeseq, first, place):
-    again = edgeseq("demo", "har", "--quick", "--out", place / "demo", "--json")
+    again = edgeseq("demo", "har", "--quick", "--out", place / "demo-quick", "--json")
     assert again.code == 0, again.err
     said = " ".join(again.err.split())
     assert "measured in the engine on 54,330 frames of 2 people, never seen in training." in said
@@ -51,6 +51,13 @@ def test_a_second_run_keeps_what_is_finished_and_says_who_was_tested(edgeseq, fi
     for before, after in zip(first.document["models"], again.document["models"], strict=True):
         assert before["sha256"] == after["sha256"]
         assert before["metrics"] == after["metrics"]
+
+
+def test_what_no_demo_has_made_is_not_replaced(edgeseq, tmp_path):
+    (tmp_path / "student").mkdir()
+    refused = edgeseq("demo", "har", "--quick", "--out", tmp_path)
+    assert refused.code == 2
+    assert "holds what no demo has made" in refused.err
 
 
 @pytest.mark.slow

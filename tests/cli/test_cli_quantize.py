@@ -171,8 +171,9 @@ def test_without_what_it_needs_it_exits_3_with_the_line_that_installs_it(edgeseq
 
 def test_the_export_of_it_shows_its_integer_layers(small_exported):
     folder, done = small_exported
-    (line,) = [line for line in done.out.splitlines() if "litert integer layers" in line]
-    assert line.split()[-1] == "ok"
+    row, counted = [line for line in done.out.splitlines() if "litert integer layers" in line]
+    assert row.split()[-1] == "ok"
+    assert counted == "litert integer layers: 3 of 3 int8 layers"
     links = {link.name: link for link in open_folder(folder).manifest.proof}
     for engine in ("litert", "onnxruntime"):
         assert links[f"{engine} integer layers"].note == "3 of 3 int8 layers"

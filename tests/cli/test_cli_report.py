@@ -259,3 +259,18 @@ def test_reports_of_different_models_exit_2_with_both_names(edgeseq, reported, t
     assert done.code == 2
     message = done.document["error"]["message"]
     assert "old report is of gru-export (rnn, fp32), the new one of other (rnn, fp32)" in message
+
+
+def test_a_report_that_is_there_is_replaced_only_when_asked_and_a_model_folder_never(
+    edgeseq, exported, benched, tmp_path
+):
+    command = ("report", exported, "--bench", benched, "--no-baseline", "--out")
+    assert edgeseq(*command, tmp_path).code == 0
+    refused = edgeseq(*command, tmp_path)
+    assert refused.code == 2
+    assert "pass --overwrite" in refused.err
+    assert edgeseq(*command, tmp_path, "--overwrite").code == 0
+    inside = edgeseq(*command, exported)
+    assert inside.code == 2
+    assert "is a model folder" in inside.err
+    assert not (exported / "report.html").exists()
