@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from edgeseq.models.quantized import HIGHEST, LOWEST, QuantizedLinear
+from edgeseq.models.quantized import QuantizedLinear
+from edgeseq.program.quantized import HIGHEST, LOWEST
 
 
 @torch.library.custom_op("edgeseq::quantize", mutates_args=())

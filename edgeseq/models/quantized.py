@@ -25,8 +25,8 @@ from torch.nn.functional import linear
 from edgeseq.errors import InputError, MissingDependency, Unsupported
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import Projection, Store, StreamingModel
+from edgeseq.program.quantized import HIGHEST, LOWEST
 
-LOWEST, HIGHEST = -128, 127
 STATE_LIMITS = {"int8": 127, "int16": 32767}
 SMALLEST_SCALE = 1e-12  # 1 / s must be a float32 number, whatever the range
 LARGEST_BIAS = 2**30  # so that half of int32 is left for the products
