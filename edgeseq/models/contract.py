@@ -6,11 +6,14 @@ Shape letters: B batch, T frames, C input channels, K outputs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from edgeseq.errors import Unsupported
 
 State = dict[str, Tensor]
 
@@ -47,8 +50,12 @@ class StreamingModel(nn.Module, ABC):
     carries. Each entry has the batch as its first axis and a dotted name.
 
     Raw physical units go in: the normalization of the training subjects is part of the model.
+
+    ``tasks``: "frame" (an answer at every frame of an endless stream) and "segment" (one for a bounded stretch); a
+    model that averages over all that it has seen is for segments only.
     """
 
+    tasks: tuple[str, ...] = ("frame", "segment")
     input_mean: Tensor
     input_scale: Tensor
 
@@ -77,6 +84,26 @@ class StreamingModel(nn.Module, ABC):
         """The model's linear maps by name: what may be quantized or pruned. A family adds what it knows of them."""
         return {name: Projection() for name, module in self.named_modules() if isinstance(module, nn.Linear)}
 
+    def dynamics(self) -> tuple[str, ...]:
+        """Names of the parameters that set the state's time constants: trained slowly and without weight decay."""
+        return ()
+
+    def masks(self) -> Mapping[str, Tensor]:
+        """By name of a linear map, which of its weights ``(out, in)`` exist (bool); the others are 0 and stay so."""
+        return {}
+
+    def facts(self) -> Mapping[str, float]:
+        """What is to be said of this model beside its sizes, such as the properties of its wiring."""
+        return {}
+
+    def retime(self, factor: float) -> dict[str, Any]:
+        """Make the model, in place, one for frames ``factor`` times as far apart; returns the arguments that change.
+
+        Raises:
+            Unsupported: the family's equations have no step size.
+        """
+        raise Unsupported(f"{type(self).__name__} has no step size: it runs at the rate that it was trained at only")
+
     @abstractmethod
     def initial_state(self, batch: int) -> State:
         """The state of ``batch`` streams that have not seen a frame, in the model's dtype and on its device."""
@@ -85,12 +112,17 @@ class StreamingModel(nn.Module, ABC):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One frame: ``x (B, C)`` and the state to ``y (B, K)`` and the next state; changes nothing in place."""
 
-    @abstractmethod
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Many frames at once: ``x (B, T, C)`` to ``y (B, T, K)`` and the state after the last frame.
 
         Parallel over time where the mathematics allow it; from the initial state if none is given.
         """
+        return self.run_steps(x, state)
+
+    def last(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """``x (B, T, C)`` to the answer after its last frame ``(B, K)``, and the state: of ``forward``, or cheaper."""
+        y, state = self(x, state)
+        return y[:, -1], state
 
     def run_steps(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """What ``forward`` computes, by the loop of ``step``: the reference for it."""

@@ -217,6 +217,11 @@ def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
 
 
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weights ``(out, in)`` that are trained, of a linear map that is quantized or not."""
+    return cast(Tensor, layer.linear.weight if isinstance(layer, QuantizedLinear) else layer.weight)
+
+
 def state_grids(model: nn.Module) -> dict[str, StateGrid]:
     """The rounded stores of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, StateGrid)}

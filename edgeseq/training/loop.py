@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,11 +20,14 @@ from torch.nn.functional import cross_entropy
 from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError
 from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.quantized import weight_of
 from edgeseq.training.augment import Sampler
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.settings import Settings
 
 Tensors = dict[str, Tensor]
+
+DYNAMICS_RATE = 1e-3  # the highest learning rate of a state's time constants: Gu et al., S4D (2022), appendix
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -185,12 +188,13 @@ def _round(
     torch.manual_seed(int(rng.integers(2**31)))  # dropout
     frames, settle = int(settings.crop * rate), int(settings.settle * rate)
     run.model.train()
+    masks = run.model.masks()
     state: State | None = None
     total = 0.0
     for step in range(settings.steps):
         done = number * settings.steps + step
         for group in run.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(done / (settings.rounds * settings.steps))
+            group["lr"] = group["peak"] * _schedule(done / (settings.rounds * settings.steps))
         batch = _draw(sampler, rng, frames, settle, settings, first=state is None)
         starts = batch.carry.starts(run.model, state) if batch.carry and state is not None else None
         answers, state = run.model(batch.x, starts)
@@ -199,6 +203,7 @@ def _round(
         loss.backward()
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
         run.optimizer.step()
+        _keep_masks(run.model, masks)
         _follow(run.average, run.model, min(settings.average, (done + 1) / (done + 10)))
         total += loss.item()
         report(None, done + 1)
@@ -223,14 +228,24 @@ def _schedule(progress: float) -> float:
     return min((progress + 1e-3) / 0.1, 0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
 
 
-def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """Weight decay on matrices only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def _optimizer(model: StreamingModel, settings: Settings) -> torch.optim.AdamW:
+    """Weight decay on matrices only; the model's dynamics at a rate of their own, without it."""
+    slow = set(model.dynamics())
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    plain = [p for name, p in trained if name not in slow]
+    rate, dynamic = settings.learning_rate, min(settings.learning_rate, DYNAMICS_RATE)
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in plain if p.ndim > 1], "weight_decay": settings.weight_decay, "peak": rate},
+        {"params": [p for p in plain if p.ndim <= 1], "weight_decay": 0.0, "peak": rate},
+        {"params": [p for name, p in trained if name in slow], "weight_decay": 0.0, "peak": dynamic},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+
+
+@torch.no_grad()
+def _keep_masks(model: StreamingModel, masks: Mapping[str, Tensor]) -> None:
+    for name, mask in masks.items():
+        weight_of(model.get_submodule(name)).mul_(mask)
 
 
 @torch.no_grad()

@@ -138,6 +138,11 @@ def prepare(
         model = build(family, len(dataset.channels), len(dataset.labels), arguments, trust=trust)
     if model.look_ahead:
         raise Unsupported(f"a {family} that looks {model.look_ahead} steps ahead: training knows causal models only")
+    if "frame" not in model.tasks:
+        raise Unsupported(
+            f"this {family} answers at the end of bounded segments, and {dataset.name} wants an answer at every frame: "
+            "choose a read-out that forgets"
+        )
     _check_lengths(split, settings)
     precision = parent.manifest.precision if parent else Precision()
     return Trainee(model, family, arguments, settings, parent, precision)
