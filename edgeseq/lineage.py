@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeseq.data import Dataset, Mapping, datasets, load
+from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder
 from edgeseq.manifest import Stage
@@ -43,6 +44,8 @@ def stage_entry(
 def trained_on(folder: Folder, data: str | None = None) -> Dataset:
     """The data set that the folder's model was trained on, read again; or ``data``, read the same way.
 
+    For a model that was retimed it is resampled to the rate that it has now.
+
     Raises:
         InputError: it is not where it was, not what it was, or not what the model reads.
     """
@@ -57,11 +60,15 @@ def trained_on(folder: Folder, data: str | None = None) -> Dataset:
     except InputError as error:
         hint = "" if data else f" {folder.path} was trained on it: pass --data if it is somewhere else now."
         raise InputError(f"{error}{hint}") from None
-    if stage and not data and dataset.fingerprint() != stage.data_fingerprint:
+    read, rate = dataset, folder.manifest.input.rate
+    if dataset.rate != rate and any(entry.verb == "retime" for entry in folder.manifest.lineage):
+        dataset = resampled(dataset, rate)
+    known = stage.data_fingerprint if stage else None
+    if stage and not data and read.fingerprint() != known and dataset.fingerprint() != known:
         raise InputError(f"{source} is not what {folder.path} was trained on (its contents changed): pass --data")
     wanted = tuple(channel.name for channel in folder.manifest.input.channels)
     if dataset.channels != wanted:
         raise InputError(f"{dataset.name} has channels {list(dataset.channels)}, the model reads {list(wanted)}")
-    if dataset.rate != folder.manifest.input.rate:
-        raise InputError(f"{dataset.name} has {dataset.rate:g} Hz, the model reads {folder.manifest.input.rate:g} Hz")
+    if dataset.rate != rate:
+        raise InputError(f"{dataset.name} has {dataset.rate:g} Hz, the model reads {rate:g} Hz")
     return dataset

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from edgeseq.export.integer import with_integers
+from edgeseq.export.memory import Choice, TapsBlock, with_forms
 from edgeseq.models.contract import State, StreamingModel
 
 
 class StepForm(nn.Module):
     """One step at batch 1 in float32 and eval mode: ``(x (1, C), state) -> (y (1, K), next state)``.
 
-    The state keeps its names. That it equals the training form is shown by the proof (:mod:`edgeseq.export.proof`).
+    The state keeps its names. A memory that is kept as its last inputs has another shape than in training
+    (``memories``: the form of each); :meth:`trained_state` says what it stands for. That all equals the training form
+    is shown by the proof (:mod:`edgeseq.export.proof`).
     """
 
-    def __init__(self, model: StreamingModel) -> None:
+    def __init__(self, model: StreamingModel, memories: Mapping[str, Choice]) -> None:
         super().__init__()
         self.model = model
+        self.memories = dict(memories)
 
     def initial_state(self) -> State:
         """The state before the first frame, at batch 1."""
@@ -29,9 +34,27 @@ class StepForm(nn.Module):
         """``x (1, C)`` and the state to ``y (1, K)`` and the next state."""
         return self.model.step(x, state)
 
+    @property
+    def keeps_states(self) -> bool:
+        """Whether the states are those of the training form."""
+        return not self._taps()
 
-def lower(model: StreamingModel) -> StepForm:
-    """The step form of a trained model, quantized layers in integers. The model itself is left as it is."""
-    form = StepForm(copy.deepcopy(model).to(torch.float32)).eval()
+    def trained_state(self, state: State) -> State:
+        """The training form's state that ``state`` stands for."""
+        taps = self._taps()
+        return {name: taps[name].trained_state(t) if name in taps else t for name, t in state.items()}
+
+    def _taps(self) -> dict[str, TapsBlock]:
+        blocks = ((name, module) for name, module in self.model.named_modules() if isinstance(module, TapsBlock))
+        return {f"{name}.memory": block for name, block in blocks}
+
+
+def lower(model: StreamingModel, memories: str | Mapping[str, str] = "auto") -> StepForm:
+    """The step form of a trained model, quantized layers in integers. The model itself is left as it is.
+
+    ``memories``: the form of the linear memories (:func:`edgeseq.export.memory.with_forms`).
+    """
+    copied = copy.deepcopy(model).to(torch.float32)
+    form = StepForm(copied, with_forms(copied, memories)).eval()
     with_integers(form)
     return form.requires_grad_(False)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeseq.devices.compare import Comparison, Part, Ties, free_link, parts_of, rounds, steps_of
-from edgeseq.export.lower import lower
+from edgeseq.export.lower import StepForm, lower
 from edgeseq.manifest import Link
 from edgeseq.models.contract import State, StreamingModel
 from edgeseq.program import Node, Program, interpret
@@ -36,26 +36,45 @@ def run_training_form(model: StreamingModel, x: Floats) -> tuple[Floats, dict[st
     return torch.cat(answers).numpy(), {name: tensor.numpy() for name, tensor in state.items()}
 
 
+def run_step_form(form: StepForm, x: Floats) -> dict[str, Floats]:
+    """The state in which the step form ends on one stream ``x (T, C)``."""
+    state = form.initial_state()
+    with torch.no_grad():
+        for frame in torch.from_numpy(x):
+            _, state = form(frame[None], state)
+    return _arrays(state)
+
+
 def prove_step(
-    model: StreamingModel, program: Program, x: Floats, tick: Callable[[], None] = lambda: None
+    model: StreamingModel,
+    program: Program,
+    x: Floats,
+    tick: Callable[[], None] = lambda: None,
+    form: StepForm | None = None,
 ) -> tuple[Link, ...]:
     """The links from the training form to the program on the stream ``x (T, C)``; ``tick`` is called once a frame.
+
+    ``form`` is what the program was captured from: ``lower(model)`` if not given.
+
+    States are compared as the training form has them (:meth:`StepForm.trained_state`), and as the program has them.
 
     Free-running: the training form in chunks against the loop of the step form, each with its own state.
     Teacher-forced: the training form and the program are given the step form's state before every frame.
     """
-    stepped = _run_step_form(model, program, x, tick)
+    form = form or lower(model)
+    stepped = _run_step_form(form, program, x, tick)
     reference, final = run_training_form(model, x)
-    free = Comparison(stepped.parts)
+    parts = parts_of(model.output_size, [(name, array.size) for name, array in final.items()])
+    free, ended = Comparison(parts), _arrays(form.trained_state(_tensors(stepped.final)))
     for expected, got in zip(reference, stepped.answers, strict=True):
-        free.add(_vector(expected, final), _vector(got, stepped.final))
+        free.add(_vector(expected, final), _vector(got, ended))
     return (
         free_link(
             *("training form ~ step form", free, reference, stepped.answers),
             tolerance=PARALLEL_TOLERANCE,
             rounded=rounds(program),
         ),
-        _forced_training_form(model, x, stepped).link("training form, forced", steps_of(program)),
+        _forced_training_form(model, form, x, stepped, parts).link("training form, forced", steps_of(program)),
         stepped.program.link("step form ~ program", steps_of(program)),
     )
 
@@ -64,17 +83,16 @@ def prove_step(
 class _Stepped:
     """The step form on a stream: the states before (T) and the vectors after every frame, and the program beside it."""
 
-    parts: Sequence[Part]
     answers: Floats
     before: list[State]
-    after: list[NDArray[np.float64]]
+    after: list[State]
     near: list[bool]
     final: dict[str, Floats]
     program: Comparison
 
 
-def _run_step_form(model: StreamingModel, program: Program, x: Floats, tick: Callable[[], None]) -> _Stepped:
-    form, ties, sums = lower(model), Ties(), Ties(sums=True)
+def _run_step_form(form: StepForm, program: Program, x: Floats, tick: Callable[[], None]) -> _Stepped:
+    ties, sums = Ties(), Ties(sums=True)
 
     def watch(node: Node, inputs: Sequence[Array]) -> None:
         ties.watch(node, inputs)
@@ -82,36 +100,52 @@ def _run_step_form(model: StreamingModel, program: Program, x: Floats, tick: Cal
 
     step = interpret(program, watch)
     state = form.initial_state()
-    parts = parts_of(model.output_size, [(name, tensor.numel()) for name, tensor in state.items()])
-    stepped = _Stepped(parts, np.empty((len(x), model.output_size), np.float32), [], [], [], {}, Comparison(parts))
+    labels = form.model.output_size
+    parts = parts_of(labels, [(name, tensor.numel()) for name, tensor in state.items()])
+    stepped = _Stepped(np.empty((len(x), labels), np.float32), [], [], [], {}, Comparison(parts))
     with torch.no_grad():
         for t, frame in enumerate(torch.from_numpy(x)):
             stepped.before.append(state)
             y, state = form(frame[None], state)
             stepped.answers[t] = y[0]
-            stepped.after.append(_vector(y.numpy(), _arrays(state)))
+            stepped.after.append(state)
             ties.clear()
             sums.clear()
             found = step(x[t][None], _arrays(stepped.before[t]))
-            stepped.program.add(stepped.after[t], _vector(*found), ties.near)
+            stepped.program.add(_vector(y.numpy(), _arrays(state)), _vector(*found), ties.near)
             stepped.near.append(sums.near)
             tick()
     stepped.final.update(_arrays(state))
     return stepped
 
 
-def _forced_training_form(model: StreamingModel, x: Floats, stepped: _Stepped) -> Comparison:
+def _forced_training_form(
+    model: StreamingModel, form: StepForm, x: Floats, stepped: _Stepped, parts: Sequence[Part]
+) -> Comparison:
     """All frames as a batch of streams of one frame each, each from the step form's state before it."""
-    compared = Comparison(stepped.parts)
+    compared = Comparison(parts)
     with torch.no_grad():
         for start in range(0, len(x), CHUNK):
             stop = min(start + CHUNK, len(x))
-            states = {name: torch.cat([state[name] for state in stepped.before[start:stop]]) for name in stepped.final}
-            y, after = model(torch.from_numpy(x[start:stop])[:, None], states)
+            y, after = model(torch.from_numpy(x[start:stop])[:, None], _batch(form, stepped.before[start:stop]))
+            expected = _arrays(_batch(form, stepped.after[start:stop]))
+            found = _arrays(after)
             for row, t in enumerate(range(start, stop)):
-                got = _vector(y[row].numpy(), {name: tensor[row].numpy() for name, tensor in after.items()})
-                compared.add(stepped.after[t], got, stepped.near[t])
+                compared.add(
+                    _vector(stepped.answers[t], {name: array[row] for name, array in expected.items()}),
+                    _vector(y[row].numpy(), {name: array[row] for name, array in found.items()}),
+                    stepped.near[t],
+                )
     return compared
+
+
+def _batch(form: StepForm, states: Sequence[State]) -> State:
+    """States of single streams as those of one batch, as the training form has them."""
+    return form.trained_state({name: torch.cat([state[name] for state in states]) for name in states[0]})
+
+
+def _tensors(state: Mapping[str, Floats]) -> State:
+    return {name: torch.from_numpy(array) for name, array in state.items()}
 
 
 def _arrays(state: State) -> dict[str, Floats]:

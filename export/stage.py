@@ -17,10 +17,11 @@ from edgeseq.devices.golden import read_golden
 from edgeseq.errors import GateFailed, InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
 from edgeseq.export.fusion import onnx_integer_matmuls, wrong_onnx_bias_scales
-from edgeseq.export.lower import lower
+from edgeseq.export.lower import StepForm, lower
+from edgeseq.export.memory import Choice
 from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.pack import layout
-from edgeseq.export.proof import prove_step, run_training_form
+from edgeseq.export.proof import prove_step, run_step_form, run_training_form
 from edgeseq.export.tflite_writer import write_tflite
 from edgeseq.folder import GOLDEN_NAME, MODEL_FILES, WEIGHTS_NAME, Folder, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry, trained_on
@@ -43,6 +44,7 @@ def export(
     formats: Sequence[str] = ("tflite", "onnx"),
     data: str | None = None,
     frames: int = 2400,
+    memory: str = "auto",
     overwrite: bool = False,
     trust: bool = False,
     progress: Progress = lambda what, frames: None,
@@ -50,10 +52,11 @@ def export(
     """Lower, capture, write and prove the model of ``source``; the new folder appears only if the proof holds.
 
     ``data`` names the data set for the golden frames; by default the one that the model was trained on. Frames come
-    from its test subjects, or from all if those have too few.
+    from its test subjects, or from all if those have too few. ``memory``: how a linear memory is computed
+    (:data:`edgeseq.export.memory.FORMS`); by default in the cheaper way.
 
     Raises:
-        InputError: an unknown format, unusable data, an existing target.
+        InputError: an unknown format or form of a memory, unusable data, an existing target.
         Unsupported: the model's step cannot be said in the step program.
         GateFailed: two forms of the model do not agree.
         MissingDependency: no engine is installed that could prove one of the files.
@@ -66,14 +69,18 @@ def export(
     folder = open_folder(source)
     model = load_model(folder, trust=trust)
     x = golden_frames(folder, data, frames)
-    program = capture(lower(model), model.input_size)
+    form = lower(model, memory)
+    program = capture(form, model.input_size)
     with new_folder(out, overwrite=overwrite) as staging:
         shutil.copyfile(folder.file(WEIGHTS_NAME), staging / WEIGHTS_NAME)
         program.write(staging)
         for name in formats:
             WRITERS[name](program, staging / MODEL_FILES[name], name=folder.manifest.name)
-        write_golden(staging, model, program, x)
-        entry = stage_entry("export", {"formats": ",".join(formats), "frames": len(x)}, parent=folder.hash)
+        write_golden(staging, model, form, program, x)
+        arguments = {"formats": ",".join(formats), "frames": len(x)}
+        if form.memories:
+            arguments["memories"] = msgspec.to_builtins(form.memories)
+        entry = stage_entry("export", arguments, parent=folder.hash)
         manifest = msgspec.structs.replace(
             folder.manifest,
             name=Path(out).name,
@@ -96,7 +103,7 @@ def prove(
     progress("torch model and step program", len(x))
     program = Program.read(folder.path)
     with threads(1):
-        host = prove_step(model, program, x)
+        host = prove_step(model, program, x, form=lower(model, _memories(folder)))
     progress("files in their engines", len(x))
     device = check_folder(folder)
     for file in unchecked_files(folder, device):
@@ -108,6 +115,17 @@ def prove(
             raise GateFailed(f"{onnx}: bias {bias!r} has not the scale of the products it is added to: export anew")
         fused = integer_matmuls("onnxruntime", program, onnx_integer_matmuls(onnx)[0])
     return (*host, *device, *fused)
+
+
+def memory_choices(folder: Folder) -> dict[str, Choice]:
+    """By block, the form that export gave to each linear memory of the folder's model, and what it was chosen over."""
+    exported = next((stage for stage in reversed(folder.manifest.lineage) if stage.verb == "export"), None)
+    return msgspec.convert(exported.arguments.get("memories", {}) if exported else {}, dict[str, Choice])
+
+
+def _memories(folder: Folder) -> str | dict[str, str]:
+    """The forms to lower the folder's model with, as it was exported; before there was a choice it was a recurrence."""
+    return {name: choice.form for name, choice in memory_choices(folder).items()} or "recurrence"
 
 
 def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:
@@ -140,10 +158,14 @@ def _starts(recordings: Sequence[Recording], frames: int) -> Floats:
     return x
 
 
-def write_golden(staging: Path, model: StreamingModel, program: Program, x: Floats) -> None:
-    """golden.npz: frames, and the trained model's answers and packed final state on them, from the initial state."""
+def write_golden(staging: Path, model: StreamingModel, form: StepForm, program: Program, x: Floats) -> None:
+    """golden.npz: frames, and the trained model's answers and packed final state on them, from the initial state.
+
+    Where the step form keeps another state than the trained model has, it is that state.
+    """
     with threads(1):
         y, state = run_training_form(model, x)
+        state = state if form.keeps_states else run_step_form(form, x)
     packed = np.concatenate([state[entry.name].reshape(-1) for entry in program.states])
     for what, values in (("answers", y), ("state", packed)):
         if not np.isfinite(values).all():

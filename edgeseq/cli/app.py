@@ -26,12 +26,13 @@ from edgeseq.cli.look import datasets, inspect, models
 from edgeseq.cli.output import Document, Failed
 from edgeseq.cli.quantize import quantize
 from edgeseq.cli.report import report
+from edgeseq.cli.retime import retime
 from edgeseq.cli.stream import stream
 from edgeseq.cli.train import train
 from edgeseq.errors import EdgeseqError, unknown
 
 VERBS = {
-    "Make a model": (train, distill, quantize, export, verify),
+    "Make a model": (train, distill, retime, quantize, export, verify),
     "Run and measure it": (stream, bench, report),
     "Look": (inspect, models, datasets, doctor),
     "See it all work": (demo,),

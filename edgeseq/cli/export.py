@@ -33,6 +33,9 @@ def export(
     to: Annotated[str, typer.Option(metavar="A,B", help="Formats: tflite, onnx.")] = "tflite,onnx",
     data: Annotated[str | None, typer.Option(help="Data for the proof, if not that of the training.")] = None,
     frames: Annotated[int, typer.Option(help="Frames of the proof, at least 2000.")] = 2400,
+    memory: Annotated[
+        str, typer.Option(metavar="FORM", help="How an LMU's memory is computed: auto (the cheaper), recurrence, taps.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     json: Json = False,
@@ -43,7 +46,7 @@ def export(
     """
     show = Show(json)
     made, document = export_folder(
-        show, folder, out, formats=listed(to), data=data, frames=frames, overwrite=overwrite, trust=trust
+        show, folder, out, formats=listed(to), data=data, frames=frames, memory=memory, overwrite=overwrite, trust=trust
     )
     following = ("stream", made.path)
     show.next(*following)
@@ -58,6 +61,7 @@ def export_folder(
     formats: Sequence[str] = ("tflite", "onnx"),
     data: str | None = None,
     frames: int = 2400,
+    memory: str = "auto",
     overwrite: bool = False,
     trust: bool = False,
     table: bool = True,
@@ -65,6 +69,7 @@ def export_folder(
     """Export, showing the proof (not without ``table``); the folder, and the document of it."""
     need("export", "train", "torch", "onnx", "flatbuffers")
     from edgeseq.export.stage import export as export_stage
+    from edgeseq.export.stage import memory_choices
 
     clock = Clock()
     with show.notes.status("lowering and writing") as status:
@@ -74,14 +79,19 @@ def export_folder(
             formats=formats,
             data=data,
             frames=frames,
+            memory=memory,
             overwrite=overwrite,
             trust=trust,
             progress=lambda what, count: status.update(f"proving on {count:,} frames: {what}"),
         )
     if table:
         show_proof(show, folder.manifest.proof)
+    choices = memory_choices(folder)
+    if table:
+        show.facts([(f"{name} memory", choice.shown()) for name, choice in choices.items()])
     document = {
         **show.wrote_folder(folder, clock),
+        "memories": choices,
         "proof": folder.manifest.proof,
         "files": folder.manifest.files,
     }

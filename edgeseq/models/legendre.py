@@ -5,10 +5,21 @@
 A window of the last θ steps of u, as coefficients of the first shifted Legendre polynomials:
 u(t - rθ) ≈ Σ_i P_i(2r - 1) m_i for 0 ≤ r ≤ 1. Voelker, Kajić, Eliasmith, "Legendre memory units", NeurIPS 2019.
 
-Shape letters: B batch, T frames, C channels, Q order, L frames of a chunk, N chunks.
+It is linear, so all frames can be computed at once. Which form is the fastest depends on the sizes;
+`benchmarks/training_speed.py` measures them:
+
+    one by one   m_t = A m_{t-1} + B u_t
+    chunked      L frames in one product, the recurrence between chunks          any start
+    convolved    m = h * u by the FFT, h_k = A^k B (eq. 22 of Chilkuri, Eliasmith 2021)   from zero
+    folded       W m_t without ever holding m, chunked; for large Q              any start
+    last         m_T = Σ_k h_{T-k} u_k, one product (eq. 25 there)               the last frame only
+
+Shape letters: B batch, T frames, C channels, Q order, L frames of a chunk, N chunks, H outputs of a map that reads m.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +28,9 @@ from torch.nn.functional import linear, pad
 from edgeseq.errors import InputError
 from edgeseq.models.contract import Store
 
-CHUNK = 32  # frames computed in one product; about the fastest from Q = 6 to 32 on two cores
+LONG_CHUNK, SHORT_CHUNK = 32, 16  # frames computed in one product; about the fastest on two cores
+SMALL_ORDER = 64  # up to here the long one
+CONVOLVED_ORDER = 16  # from here the FFT is the faster one, where a sequence starts from zero
 
 
 def discretize(order: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -37,6 +50,33 @@ def discretize(order: int, theta: float) -> tuple[Tensor, Tensor]:
     return block[:order, :order].clone(), block[:order, order].clone()
 
 
+def impulse_response(a: Tensor, b: Tensor, frames: int) -> Tensor:
+    """``h_k = A^k B`` for k < ``frames``: ``(frames, Q)``, by doubling."""
+    response, power = b[None], a
+    while len(response) < frames:
+        response = torch.cat([response, response @ power.T])
+        power = power @ power
+    return response[:frames]
+
+
+def taps_for(order: int, theta: float, error: float) -> int:
+    """The fewest taps K of an impulse response that stands for the whole, in float64.
+
+    What is cut off, Σ_{k≥K} |h_k|, is at most ``error`` times the whole sum, for the worst element: with any bounded
+    u no element of the memory is further off than ``error`` times the largest value that the memory could have.
+    """
+    a, b = discretize(order, theta)
+    frames = 2 * math.ceil(theta) + 64
+    while True:  # until the second half holds nothing that a float64 sum would show
+        sizes = impulse_response(a, b, frames).abs()  # (frames, Q)
+        whole = sizes.sum(0).max()
+        if sizes[frames // 2 :].sum(0).max() < 1e-14 * whole:
+            break
+        frames *= 2
+    left = sizes.flip(0).cumsum(0).flip(0).amax(1)  # (frames): what is cut off by keeping so many
+    return max(1, int((left > error * whole).sum()))
+
+
 class LegendreMemory(nn.Module):
     """``m_t = A m_{t-1} + B u_t`` for C channels that share A and B. Both are constants: not trained, not quantized."""
 
@@ -46,10 +86,18 @@ class LegendreMemory(nn.Module):
     def __init__(self, channels: int, order: int, theta: float) -> None:
         super().__init__()
         self.channels, self.order, self.theta = channels, order, theta
-        a, b = discretize(order, theta)
-        self.register_buffer("A", a.to(torch.get_default_dtype()))
-        self.register_buffer("B", b.to(torch.get_default_dtype()))
+        self.register_buffer("A", torch.empty(order, order))
+        self.register_buffer("B", torch.empty(order))
+        self.set_theta(theta)
         self.store: nn.Module = Store((order,))
+        self.chunk = LONG_CHUNK if order <= SMALL_ORDER else SHORT_CHUNK
+
+    def set_theta(self, theta: float) -> None:
+        """Keep a window of ``theta`` steps."""
+        self.theta = theta
+        a, b = discretize(self.order, theta)
+        self.A.copy_(a)
+        self.B.copy_(b)
 
     def initial_state(self, batch: int) -> Tensor:
         """Zeros ``(B, C, Q)``."""
@@ -60,48 +108,116 @@ class LegendreMemory(nn.Module):
         kept: Tensor = self.store(linear(m, self.A) + u[..., None] * self.B)
         return kept
 
-    def forward(self, u: Tensor, m: Tensor) -> Tensor:
-        """``u (B, T, C)`` from ``m (B, C, Q)`` to every ``m (B, T, C, Q)``.
+    def forward(self, u: Tensor, m: Tensor | None = None) -> Tensor:
+        """``u (B, T, C)`` from ``m (B, C, Q)``, or from zero, to every ``m (B, T, C, Q)``, by the faster form.
 
-        Chunks of L frames: within a chunk one product with the impulse response as a Toeplitz matrix, between chunks
-        the recurrence over L steps at once. Exact for any start, and all time goes into matrix products. A memory that
-        is rounded after every step is not linear: it takes one step after the other.
+        A memory that is rounded after every step is not linear: it takes one step after the other.
         """
         if not isinstance(self.store, Store):
-            return self._one_by_one(u, m)
-        batch, frames, channels = u.shape
-        chunks = -(-frames // CHUNK)
-        u = pad(u, (0, 0, 0, chunks * CHUNK - frames))  # (B, NL, C)
-        u = u.reshape(batch, chunks, CHUNK, channels).permute(1, 0, 3, 2)  # (N, B, C, L)
-        powers = self._powers()  # (L, Q, Q): A^1 .. A^L
-        inside = u @ self._toeplitz(powers)  # (N, B, C, LQ)
-        inside = inside.reshape(chunks, batch, channels, CHUNK, self.order)  # (N, B, C, L, Q)
-        starts = []
-        for ends in inside[:, :, :, -1]:  # (B, C, Q)
-            starts.append(m)
-            m = m @ powers[-1].T + ends  # (B, C, Q)
-        start = torch.stack(starts)  # (N, B, C, Q)
-        decayed = start @ powers.reshape(-1, self.order).T  # (N, B, C, LQ): A^(l+1) m
-        memory = inside + decayed.reshape(inside.shape)  # (N, B, C, L, Q)
-        memory = memory.permute(1, 0, 3, 2, 4).reshape(batch, -1, channels, self.order)  # (B, NL, C, Q)
-        return memory[:, :frames]
+            return self.one_by_one(u, m)
+        if m is None and self.order >= CONVOLVED_ORDER:
+            return self.convolved(u)
+        return self.chunked(u, m)
 
-    def _one_by_one(self, u: Tensor, m: Tensor) -> Tensor:
+    def one_by_one(self, u: Tensor, m: Tensor | None = None) -> Tensor:
+        """:meth:`forward` by the recurrence."""
+        m = self.initial_state(len(u)) if m is None else m
         kept = []
         for u_t in u.unbind(1):  # (B, C)
             m = self.step(u_t, m)  # (B, C, Q)
             kept.append(m)
         return torch.stack(kept, 1)  # (B, T, C, Q)
 
+    def chunked(self, u: Tensor, m: Tensor | None = None) -> Tensor:
+        """:meth:`forward` in chunks of L frames.
+
+        Within a chunk one product with the impulse response as a Toeplitz matrix, between chunks the recurrence over L
+        steps at once.
+        """
+        powers = self._powers()  # (L, Q, Q): A^1 .. A^L
+        chunks = self._in_chunks(u)  # (N, B, C, L)
+        inside = chunks @ _toeplitz(self._response(powers))  # (N, B, C, LQ)
+        inside = inside.unflatten(-1, (self.chunk, self.order))  # (N, B, C, L, Q)
+        start = self._starts(inside[:, :, :, -1], powers[-1], m)  # (N, B, C, Q)
+        decayed = start @ powers.reshape(-1, self.order).T  # (N, B, C, LQ): A^(l+1) m
+        memory = (inside + decayed.view_as(inside)).permute(1, 0, 3, 2, 4)  # (B, N, L, C, Q)
+        found: Tensor = memory.flatten(1, 2)[:, : u.shape[1]]
+        return found
+
+    def convolved(self, u: Tensor) -> Tensor:
+        """:meth:`forward` from zero by the FFT of twice the length."""
+        frames = u.shape[1]
+        response = torch.fft.rfft(impulse_response(self.A, self.B, frames).T, 2 * frames)  # (Q, T + 1)
+        signal = torch.fft.rfft(u.transpose(1, 2), 2 * frames)  # (B, C, T + 1)
+        memory = torch.fft.irfft(signal[:, :, None] * response, 2 * frames)  # (B, C, Q, 2T)
+        found: Tensor = memory[..., :frames].permute(0, 3, 1, 2)  # (B, T, C, Q)
+        return found
+
+    def last(self, u: Tensor, m: Tensor | None = None) -> Tensor:
+        """The memory after the last frame only: ``u (B, T, C)`` to ``m (B, C, Q)``."""
+        if not isinstance(self.store, Store):
+            return self.one_by_one(u, m)[:, -1]
+        response = impulse_response(self.A, self.B, u.shape[1])  # (T, Q)
+        last: Tensor = u.transpose(1, 2) @ response.flip(0)  # (B, C, Q)
+        return last if m is None else last + m @ torch.linalg.matrix_power(self.A, u.shape[1]).T
+
+    def folds(self, u: Tensor, outputs: int) -> bool:
+        """Whether :meth:`folded` is the cheaper way to what a map with so many ``outputs`` makes of the memory.
+
+        It saves the products that spread a chunk's start over its frames, Q² each, and pays for folding the map.
+        """
+        batch, frames, channels = u.shape
+        saved = batch * frames * channels * (self.order**2 + self.chunk * (self.order - outputs))
+        return isinstance(self.store, Store) and saved > 2 * outputs * channels * self.chunk * self.order**2
+
+    def folded(self, u: Tensor, m: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """``W m_t`` for every frame ``(B, T, H)``, and the last ``m (B, C, Q)``, in chunks; ``weight (H, CQ)``.
+
+        As :meth:`chunked`, but with the map inside of both products, so that the memory of no frame is made except of
+        the last in each chunk.
+        """
+        frames, outputs = u.shape[1], len(weight)
+        maps = weight.view(outputs, self.channels, self.order)  # (H, C, Q)
+        powers = self._powers()  # (L, Q, Q)
+        response = self._response(powers)  # (L, Q)
+        chunks = self._in_chunks(u)  # (N, B, C, L)
+        taps = torch.einsum("hcq,lq->clh", maps, response)  # (C, L, H)
+        inside = chunks.flatten(-2) @ torch.cat([_toeplitz(part) for part in taps])  # (N, B, LH)
+        start = self._starts(chunks @ response.flip(0), powers[-1], m)  # (N, B, C, Q)
+        spread = torch.einsum("hcq,lqk->cklh", maps, powers).reshape(-1, self.chunk * outputs)  # (CQ, LH)
+        answers = (inside + start.flatten(-2) @ spread).unflatten(-1, (self.chunk, outputs))  # (N, B, L, H)
+        rest = frames - (len(chunks) - 1) * self.chunk
+        end = start[-1] @ powers[rest - 1].T + chunks[-1, ..., :rest] @ response[:rest].flip(0)  # (B, C, Q)
+        return answers.transpose(0, 1).flatten(1, 2)[:, :frames], end
+
+    def _in_chunks(self, u: Tensor) -> Tensor:
+        batch, frames, channels = u.shape
+        count = -(-frames // self.chunk)
+        u = pad(u, (0, 0, 0, count * self.chunk - frames))  # (B, NL, C)
+        return u.reshape(batch, count, self.chunk, channels).permute(1, 0, 3, 2)  # (N, B, C, L)
+
+    def _starts(self, ends: Tensor, power: Tensor, m: Tensor | None) -> Tensor:
+        """The memory before each chunk, from what each alone ends in ``(N, B, C, Q)``."""
+        m = torch.zeros_like(ends[0]) if m is None else m
+        starts = []
+        for end in ends:  # (B, C, Q)
+            starts.append(m)
+            m = m @ power.T + end
+        return torch.stack(starts)
+
     def _powers(self) -> Tensor:
         powers = self.A[None]  # (1, Q, Q)
-        while len(powers) < CHUNK:
+        while len(powers) < self.chunk:
             powers = torch.cat([powers, powers @ powers[-1]])
         return powers  # (L, Q, Q)
 
-    def _toeplitz(self, powers: Tensor) -> Tensor:
-        response = torch.cat([self.B[None], powers[:-1] @ self.B])  # (L, Q): A^k B
-        lag = torch.arange(CHUNK, device=self.B.device)
-        lag = lag[None, :] - lag[:, None]  # (L, L): frame of the result minus frame of the input
-        causal = torch.where((lag >= 0)[..., None], response[lag.clamp(min=0)], 0.0)  # (L, L, Q)
-        return causal.reshape(CHUNK, CHUNK * self.order)
+    def _response(self, powers: Tensor) -> Tensor:
+        return torch.cat([self.B[None], powers[:-1] @ self.B])  # (L, Q): A^k B
+
+
+def _toeplitz(response: Tensor) -> Tensor:
+    """``(L, Q)`` to the matrix ``(L, LQ)`` that convolves L frames with it."""
+    lag = torch.arange(len(response), device=response.device)
+    lag = lag[None, :] - lag[:, None]  # (L, L): frame of the result minus frame of the input
+    causal = torch.where((lag >= 0)[..., None], response[lag.clamp(min=0)], 0.0)  # (L, L, Q)
+    return causal.flatten(1)

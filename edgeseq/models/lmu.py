@@ -17,10 +17,11 @@ Shape letters: B batch, T frames, C inputs, P products, U memory channels, Q ord
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from edgeseq.errors import InputError
 from edgeseq.models.contract import Projection, State, StreamingModel
@@ -49,10 +50,38 @@ class LmuBlock(nn.Module):
         self.mixer = nn.Linear(channels * order + input_size, hidden)
         self.residual = input_size == hidden
 
+    def initial_state(self, batch: int) -> Tensor:
+        """Zeros ``(B, U, Q)``."""
+        return self.memory.initial_state(batch)
+
     def mix(self, m: Tensor, x: Tensor) -> Tensor:
         """``m (..., U, Q)`` and ``x (..., C)`` to ``h (..., H)``."""
-        h = torch.relu(self.mixer(torch.cat([m.flatten(-2), x], -1)))
+        return self.answer(self.mixer(torch.cat([m.flatten(-2), x], -1)), x)
+
+    def answer(self, mixed: Tensor, x: Tensor) -> Tensor:
+        """What the mixer says ``(..., H)`` of ``x (..., C)`` to ``h (..., H)``."""
+        h = torch.relu(mixed)
         return x + h if self.residual else h
+
+    def step(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """``x (B, C)`` and ``m (B, U, Q)`` to ``h (B, H)`` and the next ``m``."""
+        m = self.memory.step(self.encoder(x), m)
+        return self.mix(m, x), m
+
+    def forward(self, x: Tensor, m: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``x (B, T, C)`` from ``m (B, U, Q)``, or from zero, to ``h (B, T, H)`` and the last ``m``."""
+        u = self.encoder(x)  # (B, T, U)
+        if isinstance(self.mixer, nn.Linear) and self.memory.folds(u, self.mixer.out_features):
+            size = self.memory.channels * self.memory.order
+            remembered, m = self.memory.folded(u, m, self.mixer.weight[:, :size])  # (B, T, H)
+            return self.answer(remembered + linear(x, self.mixer.weight[:, size:], self.mixer.bias), x), m
+        memory = self.memory(u, m)  # (B, T, U, Q)
+        return self.mix(memory, x), memory[:, -1]
+
+    def last(self, x: Tensor, m: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As ``forward``, for the last frame only: ``h (B, H)``."""
+        m = self.memory.last(self.encoder(x), m)
+        return self.mix(m, x[:, -1]), m
 
 
 class Lmu(StreamingModel):
@@ -95,25 +124,32 @@ class Lmu(StreamingModel):
                 known[reader] = Projection(follows=f"blocks.{i}.mixer")
         return known
 
+    def retime(self, factor: float) -> dict[str, Any]:
+        for block in self.blocks:
+            block.memory.set_theta(block.memory.theta / factor)
+        return {"thetas": [block.memory.theta for block in self.blocks]}
+
     def initial_state(self, batch: int) -> State:
-        return {f"blocks.{i}.memory": block.memory.initial_state(batch) for i, block in enumerate(self.blocks)}
+        return {f"blocks.{i}.memory": block.initial_state(batch) for i, block in enumerate(self.blocks)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         h, following = self.front(self.normalize(x)), {}  # (B, C + P)
         for i, block in enumerate(self.blocks):
             name = f"blocks.{i}.memory"
-            h = self.dropout(h) if i else h
-            following[name] = m = block.memory.step(block.encoder(h), state[name])  # (B, U, Q)
-            h = block.mix(m, h)  # (B, H)
+            h, following[name] = block.step(self.dropout(h) if i else h, state[name])  # (B, H), (B, U, Q)
         return self.readout(self.dropout(h)), following  # (B, K)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        state = self.initial_state(x.shape[0]) if state is None else state
+        return self._run(x, state, last=False)  # (B, T, K)
+
+    def last(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        return self._run(x, state, last=True)  # (B, K)
+
+    def _run(self, x: Tensor, state: State | None, *, last: bool) -> tuple[Tensor, State]:
         h, following = self.front(self.normalize(x)), {}  # (B, T, C + P)
         for i, block in enumerate(self.blocks):
             name = f"blocks.{i}.memory"
             h = self.dropout(h) if i else h
-            m = block.memory(block.encoder(h), state[name])  # (B, T, U, Q)
-            following[name] = m[:, -1]
-            h = block.mix(m, h)  # (B, T, H)
+            run = block.last if last and i == len(self.blocks) - 1 else block
+            h, following[name] = run(h, state[name] if state else None)  # (B, T, H), (B, U, Q)
         return self.readout(self.dropout(h)), following  # (B, T, K)

@@ -10,7 +10,7 @@ import torch
 from numpy.polynomial import legendre
 
 from edgeseq.errors import InputError
-from edgeseq.models.legendre import CHUNK, LegendreMemory, discretize
+from edgeseq.models.legendre import LONG_CHUNK, LegendreMemory, discretize
 from edgeseq.models.lmu import LmuBlock
 
 
@@ -102,7 +102,7 @@ def test_the_window_can_be_read_from_the_memory(order, theta):
         assert np.abs(found[settled] - delayed[settled]).max() < 0.02, r
 
 
-@pytest.mark.parametrize("frames", [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("frames", [1, LONG_CHUNK - 1, LONG_CHUNK, LONG_CHUNK + 1, 3 * LONG_CHUNK])
 def test_any_number_of_frames_continues_from_any_memory(frames):
     generator = torch.Generator().manual_seed(0)
     memory = LegendreMemory(2, 5, 12.0).double()

@@ -1,0 +1,61 @@
+"""The stage behind ``edgeseq retime``: a model folder for one sample rate in, the same model for another out.
+
+Nothing is learned. A model whose equations have a step size (S4D's Δt, the LMU's θ in steps) is discretized anew; how
+much that costs in accuracy is measured on the recordings, resampled.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from edgeseq.data.resample import resampled
+from edgeseq.errors import InputError, Unsupported
+from edgeseq.folder import Folder, open_folder
+from edgeseq.lineage import stage_entry, trained_on
+from edgeseq.manifest import Precision
+from edgeseq.models.store import load_model
+from edgeseq.training.settings import Settings
+from edgeseq.training.stage import Trainee, check_start, choose_split, write_scored
+
+
+def retime(
+    source: str | Path,
+    out: str | Path,
+    *,
+    rate: float,
+    data: str | None = None,
+    overwrite: bool = False,
+    trust: bool = False,
+) -> Folder:
+    """Write the model of ``source`` for frames at ``rate`` Hz to the folder ``out``, scored at that rate.
+
+    Raises:
+        InputError: a rate that is none or 16 times off, unusable data, an existing target.
+        Unsupported: the family has no step size, or the model has int8 layers or a rounded state.
+    """
+    out, parent = Path(out), open_folder(source)
+    check_start(out, 0, [parent.path], overwrite=overwrite)
+    manifest = parent.manifest
+    if not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"rate {rate:g} Hz: more than 0 is needed")
+    if rate == manifest.input.rate:
+        raise InputError(f"{parent.path} runs at {rate:g} Hz already")
+    if manifest.precision != Precision():
+        raise Unsupported(f"{parent.path} is quantized for {manifest.input.rate:g} Hz: retime first, then quantize")
+    model = load_model(parent, trust=trust)
+    arguments = {**manifest.arguments, **model.retime(manifest.input.rate / rate)}
+    dataset = trained_on(parent, data)
+    original = manifest.data_stage
+    split = choose_split(
+        resampled(dataset, rate), test=manifest.split.get("test", ()), validation=manifest.split.get("validation", ())
+    )
+    entry = stage_entry(
+        "retime",
+        {"rate": rate, "from": manifest.input.rate, "mapping": original.arguments.get("mapping") if original else None},
+        data=data or (original.data if original else None),
+        data_fingerprint=original.data_fingerprint if original and not data else dataset.fingerprint(),
+        parent=parent.hash,
+    )
+    trainee = Trainee(model, manifest.family, arguments, Settings(), parent)
+    return write_scored(out, trainee, split, entry, overwrite=overwrite)

@@ -1,0 +1,97 @@
+"""``edgeseq retime``: a model at another rate, scored there, and on through every verb; refused where it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeseq.devices import check
+from edgeseq.export import stage
+from edgeseq.folder import open_folder
+from edgeseq.lineage import trained_on
+
+FRAMES = 250
+LMU = ("channels=[2]", "orders=[4]", "thetas=[20.0]", "hidden=[6]", "products=0")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_frames_do():
+    """What these tests look at does not need the 2,000 frames of a proof."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "MIN_FRAMES", FRAMES)
+        patch.setattr(stage, "MIN_FRAMES", FRAMES)
+        yield
+
+
+@pytest.fixture(scope="module")
+def lmu(edgeseq, people, tmp_path_factory):
+    out = tmp_path_factory.mktemp("retime") / "lmu"
+    tiny = ("rounds=1", "steps=2", "batch=2", "crop=2", *(f"model.{pair}" for pair in LMU))
+    done = edgeseq("train", people, "--model", "lmu", "--out", out, *(w for pair in tiny for w in ("--set", pair)))
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def slow(edgeseq, lmu):
+    out = lmu.with_name("lmu-25")
+    done = edgeseq("retime", lmu, "--rate", 25, "--out", out)
+    assert done.code == 0, done.err
+    return out, done
+
+
+def test_it_is_the_same_model_with_its_windows_in_seconds(lmu, slow):
+    before, after = open_folder(lmu).manifest, open_folder(slow[0]).manifest
+    assert (before.input.rate, after.input.rate) == (50.0, 25.0)
+    assert after.arguments == {**before.arguments, "thetas": [10.0]}
+    assert after.input.normalization == before.input.normalization
+    assert after.split == before.split
+    assert [entry.verb for entry in after.lineage] == ["train", "retime"]
+
+
+def test_it_says_what_that_cost(lmu, slow):
+    out, done = slow
+    figures = [f"{100 * open_folder(path).manifest.metrics['test_accuracy']:.1f} %" for path in (lmu, out)]
+    assert f"accuracy on the test subjects: {figures[0]} at 50 Hz, {figures[1]} at 25 Hz\n" in done.out
+    assert done.out.splitlines()[-1].startswith(f"next: edgeseq export {out}")
+
+
+def test_the_other_verbs_read_its_data_at_its_rate(edgeseq, slow, lmu):
+    frames = {path: trained_on(open_folder(path)).frames for path in (lmu, slow[0])}
+    assert frames[slow[0]] == frames[lmu] // 2
+    exported = slow[0].with_name("lmu-25-export")
+    done = edgeseq("export", slow[0], "--out", exported, "--frames", FRAMES)
+    assert done.code == 0, done.err
+    assert edgeseq("verify", exported).code == 0
+    done = edgeseq("stream", exported, "--speed", 0, "--json")
+    assert done.code == 0, done.err
+    small = slow[0].with_name("lmu-25-int8")
+    done = edgeseq("quantize", slow[0], "--out", small, "--method", "ptq")
+    assert done.code == 0, done.err
+    again = edgeseq("export", small, "--out", small.with_name("lmu-25-int8-export"), "--frames", FRAMES)
+    assert again.code == 0, again.err
+    done = edgeseq("retime", small, "--rate", 20, "--out", small.with_name("no"))
+    assert done.code == 4
+    assert "retime first, then quantize" in done.err
+
+
+@pytest.mark.parametrize(
+    ("rate", "code", "said"),
+    [
+        ("50", 2, "runs at 50 Hz already"),
+        ("0", 2, "more than 0"),
+        ("nan", 2, "more than 0"),
+        ("2", 2, "3.125 to 800 are possible"),
+    ],
+)
+def test_a_rate_that_makes_no_sense_is_refused(edgeseq, lmu, rate, code, said):
+    done = edgeseq("retime", lmu, "--rate", rate, "--out", lmu.with_name("nothing"))
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert not lmu.with_name("nothing").exists()
+
+
+def test_a_family_without_a_step_size_is_refused(edgeseq, trained):
+    done = edgeseq("retime", trained, "--rate", 25, "--out", trained.with_name("nothing"))
+    assert done.code == 4
+    assert "no step size" in done.err
+    assert not trained.with_name("nothing").exists()
