@@ -176,7 +176,7 @@ class Delayed(StreamingModel):
 
     def forward(self, x, state=None):
         state = self.initial_state(len(x)) if state is None else state
-        h = self.layer(x, state["hidden"])
+        h, _ = self.layer(x, (state["hidden"],))
         line = torch.cat([state["waiting"], h], 1)
         following = {"hidden": h[:, -1], "waiting": line[:, x.shape[1] :]}
         return self.readout(line[:, : x.shape[1]]), following
@@ -224,7 +224,7 @@ def test_hidden_layers_are_compared_at_unit_variance():
     inputs = []
     for model in (student, teacher):
         h = model.initial_state(4)["layers.0.hidden"]
-        seen = model.layers[0](model.normalize(drawn.x), h).detach().numpy()
+        seen = model.layers[0](model.normalize(drawn.x), (h,))[0].detach().numpy()
         inputs.append(seen / seen[drawn.y.numpy() >= 0].std(ddof=1))
     weights = CrossEntropy.of(DATA, TINY).frame_weights(drawn.y).numpy()
     expected = (np.square(inputs[0] - inputs[1]).mean(-1) * weights).sum() / weights.sum()
