@@ -88,6 +88,7 @@ def _translate(
     exported: torch.export.ExportedProgram, builder: Builder, names: dict[str, Any]
 ) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}  # what is known now: weights, buffers, and what follows from them alone
+    roots: dict[str, str] = {}  # of what follows: the first weight or buffer that it was computed from
     signature = exported.graph_signature
     stored = {**exported.state_dict, **exported.constants}
     for held in (
@@ -104,8 +105,8 @@ def _translate(
         builder.origin = _origin(node)
         if all(name in tensors for name in (n.name for n in node.all_input_nodes)):
             tensors[node.name] = _compute(node, tensors)
-            first = next((names[n.name] for n in node.all_input_nodes), node.name)
-            names[node.name] = _Constant(f"{first}.{node.name}")
+            roots[node.name] = next((roots.get(n.name, names[n.name]) for n in node.all_input_nodes), "constant")
+            names[node.name] = _Constant(f"{roots[node.name]}.{node.name}")
         elif node.target.__name__ == "getitem":
             names[node.name] = names[node.args[0].name][node.args[1]]
         else:
