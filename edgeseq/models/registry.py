@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FAMILIES = {
     "lmu": "edgeseq.models.lmu:Lmu",
     "rnn": "edgeseq.models.rnn:Rnn",
+    "sparse_rnn": "edgeseq.models.sparse_rnn:SparseRnn",
+    "s4d": "edgeseq.models.s4d:S4d",
+    "lmu_cell": "edgeseq.models.lmu_cell:LmuCell",
 }
 ENTRY_POINTS = "edgeseq.families"
 
@@ -52,6 +55,66 @@ def presets() -> dict[str, Preset]:
             "gated recurrent units: one layer of 96",
             {"cell": "gru", "hidden": 96, "layers": 1, "dropout": 0.2, "timescale": 150.0},
             {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "lmu_cell": Preset(
+            "lmu_cell",
+            "recurrent LMU cells of 2019: two layers of 60 with eight memories of 1 s at 50 Hz each",
+            {"channels": 8, "order": 6, "theta": 50.0, "hidden": 60, "layers": 2, "bias": True, "dropout": 0.1},
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 6e-3, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "lmu_cell-published": Preset(
+            "lmu_cell",
+            "recurrent LMU cell of 2019 as for permuted digits: one memory of 784 steps, 212 hidden units",
+            {"channels": 1, "order": 256, "theta": 784.0, "hidden": 212, "init": "psmnist"},
+            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+        ),
+        "s4d": Preset(
+            "s4d",
+            "diagonal state space layers: three of 48 channels with 8 modes each",
+            {"hidden": 48, "layers": 3, "state": 16, "norm": "batch", "prenorm": True, "dropout": 0.05},
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 8e-3, "augmentation.tempo": 1.8, **augmentation},
+        ),
+        "s4d-published": Preset(
+            "s4d",
+            "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, a mean read-out",
+            {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
+            {"learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
+        ),
+        "lstm": Preset(
+            "rnn",
+            "long short-term memory: one layer of 66",
+            {"cell": "lstm", "hidden": 66, "layers": 1, "dropout": 0.2, "timescale": 30.0},
+            {"steps": 45, "learning_rate": 8e-3, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "tanh": Preset(
+            "rnn",
+            "Elman's recurrent network: two layers of 80 with tanh",
+            {"cell": "tanh", "hidden": 80, "layers": 2, "dropout": 0.1, "timescale": 150.0},
+            {"steps": 45, "learning_rate": 1e-3, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "relu": Preset(
+            "rnn",
+            "Elman's recurrent network: two layers of 80 with ReLU",
+            {"cell": "relu", "hidden": 80, "layers": 2, "dropout": 0.1, "timescale": 150.0},
+            {"steps": 45, "learning_rate": 1e-3, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "rnn-published": Preset(
+            "rnn",
+            "Darji's base model behind its embedding: three LSTM layers of 50",
+            {"cell": "lstm", "hidden": 50, "layers": 3},
+            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "clip": 5.0, "batch": 32},
+        ),
+        "sparse_rnn": Preset(
+            "sparse_rnn",
+            "gated recurrent units wired by a small-world graph: 8 nodes of 16",
+            {"nodes": 8, "neighbours": 2, "rewire": 0.3, "block": 16, "dropout": 0.2, "timescale": 150.0},
+            {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "sparse_rnn-published": Preset(
+            "sparse_rnn",
+            "Darji's random graphs, wired from hidden to hidden units: 50 nodes of one unit",
+            {"nodes": 50, "neighbours": 10, "rewire": 1.0, "block": 1, "cell": "gru"},
+            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "batch": 128},
         ),
         "teacher": Preset(
             "rnn",
@@ -89,7 +152,8 @@ def family_class(family: str, *, trust: bool = False) -> type[StreamingModel]:
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"family {family!r} cannot be imported: {error}") from error
+        hint = "" if family in families() else ". The folder of its module must be on PYTHONPATH"
+        raise InputError(f"family {family!r} cannot be imported: {error}{hint}") from error
     if not (isinstance(found, type) and issubclass(found, StreamingModel)):
         raise InputError(f"family {family!r}: {target} is not a subclass of edgeseq.models.StreamingModel")
     return found

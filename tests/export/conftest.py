@@ -66,6 +66,12 @@ def captured(make_model: MakeModel) -> Captured:
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lmu": ("lmu", {"channels": (3, 2), "orders": (5, 4), "thetas": (20.0, 7.5), "hidden": (8, 8), "products": 4}),
     "gru": ("rnn", {"hidden": 8, "layers": 2}),
+    "tanh": ("rnn", {"cell": "tanh", "hidden": 8}),
+    "relu": ("rnn", {"cell": "relu", "hidden": 8}),
+    "lstm": ("rnn", {"cell": "lstm", "hidden": 8, "layers": 2}),
+    "sparse-rnn": ("sparse_rnn", {"nodes": 4, "block": 8}),
+    "s4d": ("s4d", {"hidden": 8, "layers": 1, "state": 8, "norm": "batch", "readout": "average"}),
+    "lmu-cell": ("lmu_cell", {"channels": 2, "order": 5, "theta": 20.0, "hidden": 8, "bias": True, "layers": 2}),
 }
 
 

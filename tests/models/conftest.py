@@ -25,9 +25,29 @@ ARGUMENT_SETS: dict[str, tuple[str, dict[str, Any]]] = {
         {"channels": [3, 1, 2], "orders": [6, 9, 4], "thetas": [40.0, 9.5, 300.0], "hidden": [6, 5, 5], "products": 1,
          "dropout": 0.3},
     ),
+    "lmu-cell": ("lmu_cell", {"channels": 2, "order": 5, "theta": 20.0, "hidden": 6, "layers": 2, "dropout": 0.3}),
+    "lmu-cell-free": ("lmu_cell", {"channels": 2, "order": 4, "theta": 9.5, "hidden": 5, "links": [], "bias": True}),
+    "lmu-cell-relu": (
+        "lmu_cell",
+        {"order": 4, "hidden": 5, "links": ["memory"], "recurrent": False, "activation": "relu", "layers": 2},
+    ),
     "gru": ("rnn", {"hidden": 8, "timescale": 50.0}),
+    "s4d": ("s4d", {"hidden": 5, "state": 6, "init": "legs", "dropout": 0.3}),
+    "s4d-batch-average": (
+        "s4d",
+        {"hidden": 4, "layers": 1, "state": 4, "norm": "batch", "prenorm": True, "rule": "bilinear", "rate": 2.0,
+         "readout": "average", "timescale": 9.0},
+    ),
+    "s4d-mean": ("s4d", {"hidden": 3, "layers": 3, "state": 2, "init": "real", "prenorm": True, "readout": "mean"}),
     "gru-one-unit": ("rnn", {"hidden": 1, "cell": "gru"}),
     "gru-two-layers": ("rnn", {"hidden": 5, "layers": 2, "dropout": 0.3}),
+    "tanh": ("rnn", {"hidden": 6, "cell": "tanh", "layers": 2, "dropout": 0.3}),
+    "relu": ("rnn", {"hidden": 6, "cell": "relu"}),
+    "lstm": ("rnn", {"hidden": 5, "cell": "lstm", "layers": 2, "timescale": 50.0}),
+    "sparse-rnn": ("sparse_rnn", {"nodes": 5, "neighbours": 2, "block": 8, "timescale": 50.0}),
+    "sparse-rnn-units": ("sparse_rnn", {"graph": "barabasi_albert", "nodes": 21, "block": 1, "cell": "lstm"}),
+    "sparse-rnn-dense": ("sparse_rnn", {"nodes": 6, "neighbours": 4, "rewire": 1.0, "block": 1, "cell": "tanh",
+                                        "layers": 2}),
 }  # fmt: skip
 
 
