@@ -120,7 +120,11 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """manifest.json of a model folder. ``files``: sha256 of every file beside it; ``digest``: of its own content."""
+    """manifest.json of a model folder. ``files``: sha256 of every file beside it; ``digest``: of its own content.
+
+    ``parameters`` is the number of trained numbers (not in folders of before it was written); ``facts`` is what the
+    family says of the model beside its sizes, such as the properties of its wiring.
+    """
 
     format: int = FORMAT_VERSION
     name: str
@@ -136,6 +140,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision = Precision()
     split: dict[str, tuple[str, ...]] = {}
     metrics: dict[str, float] = {}
+    parameters: int | None = None
+    facts: dict[str, float] = {}
     proof: tuple[Link, ...] = ()
     lineage: tuple[Stage, ...] = ()
     files: dict[str, str] = {}

@@ -10,7 +10,7 @@ import typer
 
 from edgeseq.cli.export import show_proof
 from edgeseq.cli.output import Document, Json, Show, installed, kilobytes, percent, typed
-from edgeseq.errors import InputError
+from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import MODEL_FILES, Folder, open_folder, pretrained
 
 if TYPE_CHECKING:
@@ -23,28 +23,32 @@ SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's sev
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A model folder.")],
     program: Annotated[bool, typer.Option("--program", help="List every node of the step program.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     json: Json = False,
 ) -> Document:
     """Show what a model folder holds, costs, and how it was made.
 
+    A model that is not exported yet is counted on the step program that it would have, where torch is installed.
+
     Example: edgeseq inspect runs/gru-export --program
     """
-    from edgeseq.program import Program
-    from edgeseq.program.graph import JSON_NAME
-
     show = Show(json)
     opened = open_folder(folder)
     manifest = opened.manifest
-    step = Program.read(opened.path) if JSON_NAME in manifest.files else None
+    step, missing = _step(opened, trust=trust)
     if program and step is None:
-        raise InputError(f"{folder} holds no step program: run {opened.how_to_export}")
+        raise InputError(f"{folder} holds no step program: run {opened.how_to_export} ({missing})")
+    trained = _trained(opened, trust=trust)
     _show_model(show, manifest)
     show.table(
         ["state", "dtype", ">offset", ">shape", ">starts from"],
         [[s.name, s.dtype, str(s.offset), "×".join(map(str, s.shape)), f"{s.initial:g}"] for s in manifest.states],
     )
-    if step is not None:
-        _show_program(show, step, every_node=program)
+    _show_costs(show, step, trained, missing)
+    if step is not None and program:
+        _show_nodes(show, step)
+    if manifest.facts:
+        show.table(["fact", ">value"], [[_spoken(name), f"{value:,.6g}"] for name, value in manifest.facts.items()])
     show.table(
         ["file", ">bytes", "sha256"],
         [
@@ -55,9 +59,48 @@ def inspect(
     if manifest.proof:
         show_proof(show, manifest.proof)
     show.table(["made by", "from", "seed", "with"], [_stage_row(stage) for stage in manifest.lineage])
-    following = ("stream", folder) if opened.formats else ("export", folder, "--out", f"{folder}-export")
+    foreign = ("--trust",) if ":" in manifest.family else ()
+    export = ("export", folder, "--out", f"{folder}-export", *foreign)
+    following = ("stream", folder) if opened.formats else export
     show.next(*following)
-    return {**_document(opened, step, every_node=program), "next": typed(*following)}
+    return {**_document(opened, step, trained, every_node=program), "next": typed(*following)}
+
+
+def _step(folder: Folder, *, trust: bool) -> tuple[Program | None, str]:
+    """The step program of a folder, captured in memory where it has none; or None, and what is missing for that."""
+    from edgeseq.program import Program
+    from edgeseq.program.graph import JSON_NAME
+
+    if JSON_NAME in folder.manifest.files:
+        return Program.read(folder.path), ""
+    if not installed("torch"):
+        return None, "torch is not installed here"
+    from edgeseq.export.capture import capture
+    from edgeseq.export.lower import lower
+    from edgeseq.models.store import load_model
+
+    try:
+        model = load_model(folder, trust=trust)
+        return capture(lower(model), model.input_size), ""
+    except EdgeseqError as error:
+        return None, str(error)
+
+
+def _trained(folder: Folder, *, trust: bool) -> int | None:
+    """The number of trained parameters; of a folder that does not say it, counted where its model can be built."""
+    if folder.manifest.parameters is not None or not installed("torch"):
+        return folder.manifest.parameters
+    from edgeseq.models.contract import parameter_count
+    from edgeseq.models.store import load_model
+
+    try:
+        return parameter_count(load_model(folder, trust=trust))
+    except EdgeseqError:  # code from outside, or a layer that needs what is not installed: not known here
+        return None
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _state(manifest: Manifest) -> str:
@@ -87,37 +130,41 @@ def _show_model(show: Show, manifest: Manifest) -> None:
     if "test_accuracy" in metrics:
         scores = f"{percent(metrics['test_accuracy'])} of the frames, macro-F1 {percent(metrics.get('test_macro_f1'))}"
         rows.append(("tested", f"{scores}, {percent(metrics.get('test_accuracy_smoothed'))} smoothed"))
+    else:
+        rows += [(_spoken(name), f"{value:.4g}") for name, value in metrics.items()]
     show.facts(rows)
     show.line()
 
 
-def _show_program(show: Show, program: Program, *, every_node: bool) -> None:
+def _show_costs(show: Show, program: Program | None, trained: int | None, missing: str) -> None:
     from edgeseq.program import cost
 
-    spent = cost(program)
-    parameters = sum(array.size for array in program.constants.values())
-    counts = Counter(node.operator for node in program.nodes)
-    operators = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-    show.facts(
-        [
+    rows = [("parameters", "not known here" if trained is None else f"{trained:,} trained")]
+    if program is None:
+        rows.append(("costs", f"counted after export: {missing}"))
+    else:
+        spent, constants = cost(program), sum(array.size for array in program.constants.values())
+        counts = Counter(node.operator for node in program.nodes)
+        operators = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        accumulates = f", {spent.acs:,} ACs" if spent.acs else ""
+        rows += [
             ("step", f"{spent.nodes} nodes: {operators}"),
-            ("costs", f"{spent.macs:,} MACs and {spent.elementwise:,} elementwise operations"),
-            (
-                "holds",
-                f"{parameters:,} constants in {kilobytes(spent.constant_bytes)}, a state of "
-                f"{program.state_size:,} in {kilobytes(spent.state_bytes)}",
-            ),
+            ("costs", f"{spent.macs:,} MACs{accumulates} and {spent.elementwise:,} elementwise operations a step"),
+            ("holds", f"{constants:,} constants in {kilobytes(spent.constant_bytes)}"),
+            ("carries", f"a state of {program.state_size:,} in {kilobytes(spent.state_bytes)}"),
         ]
-    )
+    show.facts(rows)
     show.line()
-    if every_node:
-        show.table(
-            ["node", "operator", ">shape", "reads", "from module"],
-            [
-                [n.output.name, n.operator, "×".join(map(str, n.output.shape)), ", ".join(n.inputs), n.origin]
-                for n in program.nodes
-            ],
-        )
+
+
+def _show_nodes(show: Show, program: Program) -> None:
+    show.table(
+        ["node", "operator", ">shape", "reads", "from module"],
+        [
+            [n.output.name, n.operator, "×".join(map(str, n.output.shape)), ", ".join(n.inputs), n.origin]
+            for n in program.nodes
+        ],
+    )
 
 
 def _arguments(arguments: dict[str, Any]) -> str:
@@ -131,7 +178,7 @@ def _stage_row(stage: Stage) -> list[str]:
     return [stage.verb, stage.data or (f"folder {stage.parent[:12]}" if stage.parent else ""), seed, versions]
 
 
-def _document(folder: Folder, program: Program | None, *, every_node: bool) -> Document:
+def _document(folder: Folder, program: Program | None, trained: int | None, *, every_node: bool) -> Document:
     from edgeseq.program import cost
 
     found: Document = {
@@ -139,10 +186,11 @@ def _document(folder: Folder, program: Program | None, *, every_node: bool) -> D
         "hash": folder.hash,
         "manifest": folder.manifest,
         "bytes": {name: (folder.path / name).stat().st_size for name in folder.manifest.files},
+        "parameters": trained,
     }
     if program is not None:
-        found["cost"] = cost(program)
-        found["parameters"] = sum(array.size for array in program.constants.values())
+        found["cost"] = cost(program, trained)
+        found["constants"] = sum(array.size for array in program.constants.values())
         found["operators"] = dict(Counter(node.operator for node in program.nodes))
         if every_node:
             found["nodes"] = program.nodes

@@ -16,7 +16,7 @@ from edgeseq.errors import InputError, Unsupported, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, Precision, Stage
-from edgeseq.models.contract import StreamingModel
+from edgeseq.models.contract import StreamingModel, parameter_count
 from edgeseq.models.registry import Preset, build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
@@ -206,6 +206,8 @@ def write_scored(
         precision=trainee.precision,
         split=_subjects(split, [*([parent] if parent else []), *teachers]),
         metrics={**found, **(metrics or {})},
+        parameters=parameter_count(model),
+        facts=dict(model.facts()),
         lineage=(*(parent.manifest.lineage if parent else ()), entry),
     )
     with new_folder(out, overwrite=overwrite) as staging:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import msgspec
+import numpy as np
 from msgspec.structs import replace
+from safetensors.numpy import load_file
 
 from edgeseq.data import datasets
-from edgeseq.folder import MANIFEST_NAME, open_folder, seal
-from edgeseq.program import Program, cost
+from edgeseq.folder import MANIFEST_NAME, WEIGHTS_NAME, open_folder, seal
+from edgeseq.program import Builder, Program, Value, cost
 
 
 def test_inspect_shows_states_cost_files_proof_and_lineage(edgeseq, exported):
@@ -40,17 +43,73 @@ def test_inspect_program_lists_every_node_with_its_module(edgeseq, exported, mon
         assert node.origin in done.out
 
 
-def test_inspect_of_a_trained_folder_points_at_export(edgeseq, trained):
-    assert f"next: edgeseq export {trained}" in edgeseq("inspect", trained).out
-    done = edgeseq("inspect", trained, "--program")
+def test_inspect_of_a_trained_folder_counts_what_an_export_would_and_points_at_it(edgeseq, trained, exported):
+    done, program = edgeseq("inspect", trained), Program.read(exported)
+    assert f"next: edgeseq export {trained}" in done.out
+    assert f"{cost(program).macs:,} MACs" in done.out
+    document = edgeseq("inspect", trained, "--program", "--json").document
+    assert document["cost"] == edgeseq("inspect", exported, "--json").document["cost"]
+    assert [node["operator"] for node in document["nodes"]] == [node.operator for node in program.nodes]
+
+
+def test_inspect_where_torch_is_not_says_to_export(process, trained, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n", encoding="utf-8")
+    done = process("inspect", trained, env={"PYTHONPATH": str(tmp_path)})
+    assert done.code == 0, done.err
+    assert "counted after export: torch is not installed" in done.out
+    done = process("inspect", trained, "--program", env={"PYTHONPATH": str(tmp_path)})
     assert done.code == 2
-    assert "edgeseq export" in done.err
+    assert f"run edgeseq export {trained}" in done.err
 
 
-def test_inspect_in_json_is_the_manifest_and_what_it_costs(edgeseq, exported):
-    document = edgeseq("inspect", exported, "--json").document
+def test_inspect_in_json_is_the_manifest_and_what_it_costs(edgeseq, trained, exported):
+    document, program = edgeseq("inspect", exported, "--json").document, Program.read(exported)
+    parameters = sum(tensor.size for name, tensor in load_file(trained / WEIGHTS_NAME).items() if "input_" not in name)
     assert document["manifest"]["files"] == open_folder(exported).manifest.files
-    assert document["cost"]["macs"] == cost(Program.read(exported)).macs
+    assert document["cost"] == msgspec.to_builtins(cost(program, parameters))
+    assert document["parameters"] == parameters
+    assert document["constants"] == sum(array.size for array in program.constants.values())
+
+
+def changed(folder, out, **changes):
+    """A copy of ``folder`` whose manifest says something else."""
+    shutil.copytree(folder, out)
+    (out / MANIFEST_NAME).unlink()
+    seal(out, replace(open_folder(folder).manifest, **changes))
+    return out
+
+
+def test_inspect_shows_the_facts_of_a_family_and_counts_parameters_where_an_old_folder_does_not_say(
+    edgeseq, trained, tmp_path
+):
+    told = edgeseq("inspect", trained, "--json").document["parameters"]
+    folder = changed(trained, tmp_path / "m", facts={"mean_degree": 4.25, "edges": 12345.0}, parameters=None)
+    done = edgeseq("inspect", folder)
+    assert {("mean", "degree", "4.25"), ("edges", "12,345")} <= {tuple(line.split()) for line in done.out.splitlines()}
+    assert f"{told:,} trained" in done.out
+
+
+def test_inspect_asks_for_trust_before_it_imports_code(edgeseq, trained, tmp_path):
+    folder = changed(trained, tmp_path / "m", family="edgeseq.models.rnn:Rnn", parameters=None)
+    done = edgeseq("inspect", folder)
+    assert done.code == 0, done.err
+    assert "pass --trust" in " ".join(done.out.split())
+    assert "not known here" in done.out
+    assert f"next: edgeseq export {folder} --out {folder}-export --trust" in done.out
+    assert "MACs" in edgeseq("inspect", folder, "--trust").out
+
+
+def test_inspect_tells_accumulates_from_multiplications(edgeseq, exported, tmp_path):
+    folder = tmp_path / "spikes"
+    shutil.copytree(exported, folder)
+    b = Builder(Value("x", (1, 2)), [Value("v", (1, 2))])
+    one, none = (b.constant(name, np.array(name == "one", np.float32)) for name in ("one", "none"))
+    fired = b.add("where", b.add("greater", "x", none), one, none)
+    y = b.add("linear", fired, b.constant("w", np.ones((3, 2), np.float32)))
+    b.finish(y, {"v": b.add("add", "v", fired)}).write(folder)
+    (folder / MANIFEST_NAME).unlink()
+    seal(folder, open_folder(exported).manifest)
+    assert "0 MACs, 6 ACs and 6 elementwise operations" in edgeseq("inspect", folder).out
 
 
 def test_models_counts_parameters(edgeseq):

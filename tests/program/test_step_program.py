@@ -317,8 +317,8 @@ def test_a_program_on_disk_is_checked_when_it_is_read(written):
 
 def test_cost_is_what_a_hand_counts():
     found = cost(leaky())
-    assert found.macs == 4 * 3 + 2 * 4
-    assert found.elementwise == 4 + 4  # the product with the decay, and the sum; a bias is part of its linear map
+    assert found.macs == 4 * 3 + 4 + 2 * 4  # the product with the decay is accumulated, as those of the matrices are
+    assert found.elementwise == 0  # a bias is part of its linear map, and the sum of the product before it
     assert found.nodes == 4
     assert found.constant_bytes == 4 * (1 + 12 + 2 + 8)
     assert found.state_bytes == 4 * 4
