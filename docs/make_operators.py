@@ -7,7 +7,7 @@ itself for each of its ``EXAMPLES``.
 from __future__ import annotations
 
 import sys
-import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeseq.export.aten import RULES
-from edgeseq.program import Value, operator, operators
+from edgeseq.program import Builder, Value, operator, operators
 from edgeseq.program.elementwise import Binary, Compare, Unary
 
 TARGET = Path(__file__).with_name("operators.md")
@@ -51,13 +51,99 @@ truth values, `quantize` and `qlinear` int8, the first axis is the batch and has
 |---|---|---|---|---|
 """
 TAIL = """
-## What capture understands
+## What a model's step may use
 
 A model may use any PyTorch operation that `torch.export` says in these ATen operators; the rules are in
-[export/aten.py](../export/aten.py). Whatever depends on constants alone is computed at capture and may be anything.
-Another operator is refused with its name and the module that it came from.
+[export/aten.py](../export/aten.py). A module counts as what it calls: `nn.SiLU` is `silu`, and of `nn.Dropout` nothing
+is left in eval mode. Whatever depends on constants alone (weights, buffers, numbers) is computed at capture and may be
+anything. Another operator is refused with its name and the module that it came from.
 
+A step takes and returns tensors only, changes none in place, and does not branch on their values: write `torch.where`.
+
+| in PyTorch | ATen operator | becomes |
+|---|---|---|
 """
+# How each ATen operator is written in PyTorch, and what its rule is given: x and h (1, 4) come at run time, as does
+# what example() computes; the others are constants. What PyTorch calls as ATen does needs no entry.
+TRUTH, INT8 = "greater_0", "quantize_1"
+TORCH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "linear": ("`nn.Linear(...)(x)`, W constant", ("x", "W", "b")),
+    "matmul": ("`x @ M`, M a constant matrix", ("x", "M")),
+    "mm": ("`torch.mm(x, M)`, M a constant matrix", ("x", "M")),
+    "addmm": ("`torch.addmm(h, x, M)`, M a constant matrix", ("h", "x", "M")),
+    "add": ("`x + h`, `x + 2`", ("x", "h")),
+    "sub": ("`x - h`", ("x", "h")),
+    "mul": ("`x * h`", ("x", "h")),
+    "div": ("`x / h`", ("x", "h")),
+    "rsub": ("`1 - x`", ("x", 1.0)),
+    "neg": ("`-x`", ("x",)),
+    "pow": ("`x**2`, `x**0.5`", ("x", 2)),
+    "gelu": ("`gelu(x)`, the exact form", ("x",)),
+    "glu": ("`glu(x, dim)`", ("x",)),
+    "leaky_relu": ("`leaky_relu(x, slope)`", ("x",)),
+    "clamp": ("`x.clamp(low, high)`, numbers or tensors", ("x", -1.0, 1.0)),
+    "clamp_min": ("`torch.clamp_min(x, low)`", ("x", -1.0)),
+    "hardtanh": ("`hardtanh(x, low, high)`", ("x",)),
+    "gt": ("`x > h`", ("x", "h")),
+    "lt": ("`x < h`", ("x", "h")),
+    "ge": ("`x >= h`", ("x", "h")),
+    "le": ("`x <= h`", ("x", "h")),
+    "where": ("`torch.where(x > h, x, h)`", (TRUTH, "x", "h")),
+    "sum": ("`x.sum(dim)`, not over the batch", ("x", [1], True)),
+    "mean": ("`x.mean(dim)`, not over the batch", ("x", [1], True)),
+    "layer_norm": ("`nn.LayerNorm(n)(x)`, the last axis", ("x", [4], "g", "b")),
+    "_native_batch_norm_legit_no_training": (
+        "`nn.BatchNorm1d(n)(x)` in eval mode",
+        ("x", "g", "b", "g", "g", 0.1, 1e-5),
+    ),
+    "softmax": ("`softmax(x, -1)`", ("x", -1)),
+    "slice": ("`x[:, 1:3]`, step 1", ("x", 1, 1, 3)),
+    "select": ("`x[:, 1]`", ("x", 1, 1)),
+    "split": ("`x.split(2, -1)`, `x.chunk(2, -1)`", ("x", 2, 1)),
+    "split_with_sizes": ("`x.split([1, 3], -1)`", ("x", [1, 3], 1)),
+    "cat": ("`torch.cat([x, h], -1)`", (["x", "h"], 1)),
+    "stack": ("`torch.stack([x, h], 1)`", (["x", "h"], 1)),
+    "unsqueeze": ("`x.unsqueeze(dim)`, `x[:, None]`", ("x", 1)),
+    "squeeze": ("`x.squeeze(dim)`", ("one", [2])),
+    "permute": ("`x.permute(dims)`", ("x", [1, 0])),
+    "transpose": ("`x.transpose(a, b)`, `x.mT`", ("x", 0, 1)),
+    "t": ("`x.t()`", ("x",)),
+    "expand": ("`x.expand(sizes)`", ("x", [3, 4])),
+    "view": ("`x.view(sizes)`, `reshape`, `flatten`", ("x", [1, 2, 2])),
+    "_unsafe_view": ("in `matmul` of three axes", ("x", [1, 2, 2])),
+    "clone": ("`x.clone()`", ("x",)),
+    "detach": ("`x.detach()`", ("x",)),
+    "alias": ("a view of all of x", ("x",)),
+    "_to_copy": ("`(x > h).float()`", (TRUTH,)),
+    "edgeseq::quantize": ("an int8 layer's input", ("x", 0.5, 0)),
+    "edgeseq::dequantize": ("an int8 layer's answer", (INT8, 0.5, 0)),
+    "edgeseq::qlinear": ("an int8 layer", (INT8, "Wq", "bq", "s", 0.5, 0, 0.5, 0)),
+}
+
+
+def example() -> Builder:
+    """A program that has the values that the entries of ``TORCH`` speak of."""
+    made = Builder(Value("x", ROW), [Value("h", ROW), Value("one", (1, 4, 1))])
+    shapes = {"W": (4, 4), "M": (4, 4), "b": (4,), "g": (4,), "s": (4,)}
+    for name, shape in shapes.items():
+        made.constant(name, np.full(shape, 0.5, np.float32))
+    made.constant("Wq", np.ones((4, 4), np.int8))
+    made.constant("bq", np.ones(4, np.int32))
+    assert (made.add("greater", "x", "h"), made.add("quantize", "x", scale=0.5, zero=0)) == (TRUTH, INT8)
+    made.nodes.clear()  # the rules' own are what is looked at
+    return made
+
+
+def spoken(aten: str) -> tuple[str, str]:
+    """How an ATen operator is written in PyTorch, and the operators that its rule makes of it."""
+    alone = isinstance(operators().get(aten), Unary) or aten in ("square", "reciprocal", "rsqrt", "silu")
+    default = (f"`{aten}(x)`", ("x",)) if alone else (f"`{aten}(x, h)`", ("x", "h"))
+    written, arguments = TORCH.get(aten, default)
+    builder = example()
+    RULES[aten](builder, *arguments)
+    kinds = Counter(node.operator for node in builder.nodes)
+    made = ", ".join(f"{count} `{kind}`" if count > 1 else f"`{kind}`" for kind, count in kinds.items())
+    return written, made or "nothing"
 
 
 class Recorder:
@@ -123,8 +209,8 @@ def document() -> str:
         lines.append(
             f"| `{name}` | {equation} | {attributes} | {written(name, 'onnx')} | {written(name, 'tflite')} |\n"
         )
-    known = textwrap.fill(", ".join(f"`{name}`" for name in sorted(RULES)) + ".", 118)
-    return HEAD + "".join(lines) + TAIL + known + "\n"
+    known = [f"| {how} | `{aten}` | {made} |\n" for aten in RULES for how, made in [spoken(aten)]]
+    return HEAD + "".join(lines) + TAIL + "".join(known)
 
 
 if __name__ == "__main__":

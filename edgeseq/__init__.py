@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeseq.devices.session import Session
     from edgeseq.folder import open_folder
+    from edgeseq.models.store import save_model
 
 __version__ = "0.1.0"
-__all__ = ["Session", "__version__", "open_folder"]
+__all__ = ["Session", "__version__", "open_folder", "save_model"]
 
 
 def __getattr__(name: str) -> Any:  # imported at first use, so that `edgeseq --help` answers at once
@@ -27,4 +28,8 @@ def __getattr__(name: str) -> Any:  # imported at first use, so that `edgeseq --
         from edgeseq.folder import open_folder
 
         return open_folder
+    if name == "save_model":
+        from edgeseq.models.store import save_model
+
+        return save_model
     raise AttributeError(f"module 'edgeseq' has no attribute {name!r}")

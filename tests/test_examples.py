@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +12,19 @@ import pytest
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EDGESEQ = ["-m", "edgeseq"]
 
 
 def run(script, *arguments, cwd):
-    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return finished([str(EXAMPLES / script), *map(str, arguments)], cwd).stdout
+
+
+def finished(arguments, cwd, code=0, **environment):
+    """A Python process that ends with ``code``."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=env)
+    assert done.returncode == code, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,48 @@ def test_a_watch_recording_streams(tmp_path):
     assert "litert" in printed
 
 
+@pytest.fixture(scope="module")
+def own_model(tmp_path_factory):
+    """The folder in which the example's own training has written ``fastgrnn``."""
+    root = tmp_path_factory.mktemp("own_model")
+    printed = run("your_own_model/train.py", "fastgrnn", cwd=root)
+    assert "of the frames of a person never seen" in printed
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported_model(own_model):
+    code = {"PYTHONPATH": str(EXAMPLES / "your_own_model")}
+    finished([*EDGESEQ, "export", "fastgrnn", "--out", "files", "--trust"], own_model, **code)
+    return own_model / "files"
+
+
+def test_your_own_model_is_imported_with_trust_only(own_model, exported_model):
+    code = {"PYTHONPATH": str(EXAMPLES / "your_own_model")}
+    for verb in (["export", "fastgrnn", "--out", "again"], ["verify", "files"], ["quantize", "fastgrnn", "--out", "q"]):
+        refused = finished([*EDGESEQ, *verb], own_model, 2, **code)
+        assert "'my_model:Mine' is code from outside edgeseq: pass --trust" in refused.stderr
+    lost = finished([*EDGESEQ, "verify", "files", "--trust"], own_model, 2)
+    assert "No module named 'my_model'. The folder of its module must be on PYTHONPATH" in lost.stderr
+
+
+def test_your_own_model_is_proven(own_model, exported_model):
+    code = {"PYTHONPATH": str(EXAMPLES / "your_own_model")}
+    verified = finished([*EDGESEQ, "verify", "files", "--trust", "--json"], own_model, **code)
+    document = json.loads(verified.stdout)
+    assert document["part"] == "chain"
+    assert document["passed"]
+    assert {link["name"].split()[0] for link in document["links"]} >= {"training", "step", "litert", "onnxruntime"}
+
+
+@pytest.mark.parametrize("verb", ["stream --speed 0", "bench --seconds 0.1 --paced-seconds 0.2", "verify", "inspect"])
+def test_your_own_model_runs_where_neither_torch_nor_its_code_is(exported_model, tmp_path, verb):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n", encoding="utf-8")
+    name, *options = verb.split()
+    finished([*EDGESEQ, name, str(exported_model), *options], tmp_path, PYTHONPATH=str(tmp_path))
+
+
 def test_every_example_is_run_here():
     scripts = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
-    assert scripts == {"har_watch/stream.py", "your_own_data/train.py"}
+    own = {"your_own_data/train.py", "your_own_model/my_model.py", "your_own_model/train.py"}
+    assert scripts == {"har_watch/stream.py", *own}

@@ -1,18 +1,28 @@
-"""A model's weights on disk: safetensors, never a pickle."""
+"""A model's weights on disk, and a model folder of a live model: safetensors, never a pickle."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from edgeseq.errors import InputError
-from edgeseq.folder import WEIGHTS_NAME, Folder
-from edgeseq.manifest import StateEntry, state_table
-from edgeseq.models.contract import State, StreamingModel
+from edgeseq import data as datasets
+from edgeseq.errors import InputError, unknown
+from edgeseq.folder import WEIGHTS_NAME, Folder, check_target, new_folder, open_folder, seal
+from edgeseq.lineage import stage_entry
+from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, StateEntry, state_table
+from edgeseq.models.contract import State, StreamingModel, parameter_count
 from edgeseq.models.quantized import with_precision
-from edgeseq.models.registry import build
+from edgeseq.models.registry import FAMILIES, build
+
+PARTS = ("train", "validation", "test")
+REBUILT_TOLERANCE = 1e-5  # relative to max(1, largest): the same float32 arithmetic, on another copy of the weights
 
 
 def save_weights(model: StreamingModel, folder: Path) -> None:
@@ -63,3 +73,170 @@ def state_entries(model: StreamingModel) -> tuple[StateEntry, ...]:
     states = model.initial_state(1)
     initial = initial_values(states)
     return state_table((name, tuple(tensor.shape), initial[name]) for name, tensor in states.items())
+
+
+def save_model(
+    model: StreamingModel,
+    out: str | Path,
+    *,
+    family: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    mapping: datasets.Mapping | None = None,
+    labels: Sequence[str] = (),
+    channels: Sequence[str | Channel] = (),
+    rate: float | None = None,
+    split: Mapping[str, Sequence[str]] | None = None,
+    decision: Decision | None = None,
+    metrics: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+) -> Folder:
+    """Write the model folder of a live ``model``, however it was trained; the other verbs take it from there.
+
+    ``family`` is "module:Class" (by default the class of ``model``), which with ``arguments`` builds the model again
+    wherever the folder is opened with trust. ``data`` is what the model was trained on, a name or a path that
+    :func:`edgeseq.data.load` reads (with ``mapping``): labels, channels and rate in Hz are taken from it, and the proof
+    takes its frames there. Without data, give ``labels``, ``channels`` and ``rate``, and later ``--data``. ``split``
+    names the subjects of "train", "validation" and "test"; ``metrics`` are numbers of your own to show.
+
+    Raises:
+        InputError: the class cannot be imported by that name, or does not build, of the arguments and weights, a model
+            that answers alike; another number of labels or channels than the model has; unknown subjects; a target
+            that exists.
+    """
+    out = Path(out)
+    check_target(out, overwrite=overwrite)
+    family = family or _family_of(model)
+    given = msgspec.to_builtins(dict(arguments or {}))
+    rebuilt = _rebuilt(model, family, given)
+    dataset = datasets.load(data, mapping) if data else None
+    source = _input(rebuilt, dataset, channels, rate)
+    manifest = Manifest(
+        name=out.name,
+        family=family,
+        arguments=given,
+        task="frame" if "frame" in rebuilt.tasks else rebuilt.tasks[0],
+        labels=_labels(rebuilt, dataset, labels),
+        input=source,
+        states=state_entries(rebuilt),
+        decision=decision or Decision(),
+        split=_subjects(dataset, split or {}),
+        metrics=dict(metrics or {}),
+        parameters=parameter_count(rebuilt),
+        facts=dict(rebuilt.facts()),
+        lineage=(
+            stage_entry(
+                "save_model",
+                {"mapping": msgspec.to_builtins(mapping) if mapping else None},
+                data=data,
+                data_fingerprint=dataset.fingerprint() if dataset else None,
+            ),
+        ),
+    )
+    with new_folder(out, overwrite=overwrite) as staging:
+        save_weights(rebuilt, staging)
+        seal(staging, manifest)
+    return open_folder(out)
+
+
+def _family_of(model: StreamingModel) -> str:
+    """The name under which the model's class can be imported again."""
+    made = type(model)
+    target = f"{made.__module__}:{made.__qualname__}"
+    if made.__module__ == "__main__":
+        raise InputError(
+            f"the model's class {made.__qualname__} is defined in the script that is running, where nobody else can "
+            "import it: move it to a module of its own, or name one that has it with family='module:Class'"
+        )
+    return next((name for name, builtin in FAMILIES.items() if builtin == target), target)
+
+
+def _rebuilt(model: StreamingModel, family: str, arguments: dict[str, Any]) -> StreamingModel:
+    """The model as whoever opens the folder will build it, shown to answer as ``model`` does; float32, eval mode."""
+    live = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    made = build(family, live.input_size, live.output_size, dict(arguments), trust=True)
+    try:
+        made.load_state_dict(live.state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f"{family} with arguments {arguments} is not the model to save, whose weights do not fit: {error}"
+        ) from None
+    made.eval()
+    what = f"{family} with arguments {arguments} and the same weights"
+    for name in ("look_ahead", "tasks"):
+        if getattr(made, name) != getattr(live, name):
+            raise InputError(
+                f"{what} has {name} {getattr(made, name)!r}, and the model to save {getattr(live, name)!r}: name it in "
+                "arguments"
+            )
+    if not isinstance(made.look_ahead, int) or made.look_ahead < 0:
+        raise InputError(f"{family} has look_ahead {made.look_ahead!r}: a whole number of steps, 0 or more, is needed")
+    _check_alike(live, made, what)
+    return made
+
+
+@torch.no_grad()
+def _check_alike(live: StreamingModel, made: StreamingModel, what: str) -> None:
+    """Refuse what takes another step than the model to save, from random states: an argument is missing then."""
+    generator = torch.Generator().manual_seed(0)
+    states = {name: tensor.shape for name, tensor in live.initial_state(1).items()}
+    found = {name: tensor.shape for name, tensor in made.initial_state(1).items()}
+    if states != found:
+        raise InputError(f"{what} has the states {_shown(found)}, and the model to save {_shown(states)}")
+    x = torch.randn(1, live.input_size, generator=generator)
+    state = {name: torch.randn(shape, generator=generator) for name, shape in states.items()}
+    (y, after), (made_y, made_after) = (each.step(x, dict(state)) for each in (live, made))
+    if tuple(y.shape) != (1, live.output_size):
+        raise InputError(f"step answers with shape {list(y.shape)}: (1, {live.output_size}), one frame's, is needed")
+    for name, tensor in {"answer": y, **after}.items():
+        other = made_y if name == "answer" else made_after[name]
+        if tensor.shape != other.shape or bool((tensor - other).abs().max() > REBUILT_TOLERANCE * _largest(tensor)):
+            raise InputError(
+                f"{what} takes another step than the model to save ({name} differs): name in arguments whatever the "
+                "model was built with, and register as a buffer whatever else it computes with"
+            )
+
+
+def _largest(tensor: torch.Tensor) -> float:
+    return max(1.0, float(tensor.abs().max()))
+
+
+def _shown(states: Mapping[str, torch.Size]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in states.items())
+
+
+def _labels(model: StreamingModel, dataset: datasets.Dataset | None, labels: Sequence[str]) -> tuple[str, ...]:
+    known = tuple(labels) or (dataset.labels if dataset else ())
+    if len(known) != model.output_size:
+        raise InputError(f"{len(known)} labels {list(known)} for a model of {model.output_size} outputs: one for each")
+    if dataset and known != dataset.labels:
+        raise InputError(f"labels {list(known)}, but {dataset.name} has {list(dataset.labels)}: leave one of them out")
+    return known
+
+
+def _input(
+    model: StreamingModel, dataset: datasets.Dataset | None, channels: Sequence[str | Channel], rate: float | None
+) -> Input:
+    named = tuple(channel if isinstance(channel, Channel) else Channel(channel, "") for channel in channels)
+    if dataset:
+        ours = tuple(Channel(*pair) for pair in zip(dataset.channels, dataset.units, strict=True))
+        given = {"channels": tuple(channel.name for channel in named), "rate": rate}
+        for what, has in (("channels", dataset.channels), ("rate", dataset.rate)):
+            if given[what] and given[what] != has:
+                raise InputError(f"{what} {given[what]}, but {dataset.name} has {has}: leave one of them out")
+        named, rate = ours, dataset.rate
+    if len(named) != model.input_size:
+        raise InputError(f"{len(named)} channels named for a model of {model.input_size} inputs: one for each")
+    if not rate or not 0 < rate < float("inf"):
+        raise InputError(f"rate {rate}: frames a second (Hz) are needed, or data that says them")
+    mean, std = model.input_mean.tolist(), (1 / model.input_scale).tolist()
+    return Input(named, float(rate), Normalization(tuple(mean), tuple(std)), look_ahead=model.look_ahead)
+
+
+def _subjects(dataset: datasets.Dataset | None, split: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    for part, subjects in split.items():
+        if part not in PARTS:
+            raise unknown("part of a split", part, PARTS)
+        if dataset:
+            dataset.only(subjects)
+    return {part: tuple(subjects) for part, subjects in split.items()}
