@@ -29,8 +29,9 @@ from edgeseq.errors import InputError
 from edgeseq.models.contract import Store
 
 LONG_CHUNK, SHORT_CHUNK = 32, 16  # frames computed in one product; about the fastest on two cores
-SMALL_ORDER = 64  # up to here the long one
-CONVOLVED_ORDER = 16  # from here the FFT is the faster one, where a sequence starts from zero
+LARGE_ORDER = 64  # from here the short one; and the recurrence where that alone keeps the processor busy:
+BUSY = 10_000  # numbers of a memory, over batch and channels, from which it does
+CONVOLVED_ORDER, CONVOLVED_ROWS = 16, 4  # from this order and up to so many memories the FFT is no slower than chunks
 
 
 def discretize(order: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -90,7 +91,7 @@ class LegendreMemory(nn.Module):
         self.register_buffer("B", torch.empty(order))
         self.set_theta(theta)
         self.store: nn.Module = Store((order,))
-        self.chunk = LONG_CHUNK if order <= SMALL_ORDER else SHORT_CHUNK
+        self.chunk = LONG_CHUNK if order < LARGE_ORDER else SHORT_CHUNK
 
     def set_theta(self, theta: float) -> None:
         """Keep a window of ``theta`` steps."""
@@ -109,15 +110,21 @@ class LegendreMemory(nn.Module):
         return kept
 
     def forward(self, u: Tensor, m: Tensor | None = None) -> Tensor:
-        """``u (B, T, C)`` from ``m (B, C, Q)``, or from zero, to every ``m (B, T, C, Q)``, by the faster form.
+        """``u (B, T, C)`` from ``m (B, C, Q)``, or from zero, to every ``m (B, T, C, Q)``, by the faster form."""
+        form = self.form(u, m)
+        if form == "one by one":
+            return self.one_by_one(u, m)
+        return self.convolved(u) if form == "convolved" else self.chunked(u, m)
+
+    def form(self, u: Tensor, m: Tensor | None = None) -> str:
+        """The form of :meth:`forward`: "one by one", "chunked" or "convolved".
 
         A memory that is rounded after every step is not linear: it takes one step after the other.
         """
-        if not isinstance(self.store, Store):
-            return self.one_by_one(u, m)
-        if m is None and self.order >= CONVOLVED_ORDER:
-            return self.convolved(u)
-        return self.chunked(u, m)
+        rows = u.shape[0] * u.shape[2]
+        if not isinstance(self.store, Store) or (self.order >= LARGE_ORDER and rows * self.order >= BUSY):
+            return "one by one"
+        return "convolved" if m is None and self.order >= CONVOLVED_ORDER and rows <= CONVOLVED_ROWS else "chunked"
 
     def one_by_one(self, u: Tensor, m: Tensor | None = None) -> Tensor:
         """:meth:`forward` by the recurrence."""

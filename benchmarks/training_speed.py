@@ -1,0 +1,207 @@
+"""How much faster a model trains by its parallel form than by the loop of its steps.
+
+    python benchmarks/training_speed.py                      # every preset, and both linear memories by themselves
+    python benchmarks/training_speed.py --only s4d --rounds 9 --out FILE
+
+One call forward and backward over ``FRAMES`` frames in float32, one thread: ``loop`` is ``run_steps``, ``forward`` what
+training uses, ``last`` the answer after the last frame only, for tasks that ask for no other. In turns, the order
+shuffled each round; medians and their ratios. A loop keeps every frame's activations: where those of the training batch
+do not fit in ``LIMIT`` bytes, the largest power of two that does is measured, and the row says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeseq.devices.facts import read_facts
+from edgeseq.models.contract import StreamingModel, parameter_count
+from edgeseq.models.diagonal import DiagonalSsm
+from edgeseq.models.legendre import LegendreMemory
+from edgeseq.models.registry import build, presets
+from edgeseq.training.settings import Settings, with_changes
+
+FRAMES = 784
+LIMIT = 6e9
+PUBLISHED = "-published"
+WATCH_SIZES, PUBLISHED_SIZES = (6, 7), (1, 10)  # channels and labels: of a watch, and of sequential MNIST
+MEMORIES = ((1, 32), (1, 468), (100, 32), (100, 256), (100, 468))  # batch, order; θ = 784 as for sequential MNIST
+DIAGONALS = ((1, 48, 16), (32, 48, 16), (1, 128, 64), (8, 128, 64))  # batch, channels, state size
+OUTPUTS = {32: 64, 256: 212, 468: 346}  # of the map that reads the memory, at the published sizes
+Call = Callable[[], Any]
+
+
+def backward(answer: Callable[[], Tensor]) -> Call:
+    def call() -> None:
+        answer().square().mean().backward()
+
+    return call
+
+
+def saved_bytes(call: Call) -> int:
+    """What autograd keeps for the backward pass of a call."""
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        call()
+    return sum(seen.values())
+
+
+def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+    """Median seconds of each call; the first round is not counted."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for number in range(rounds + 1):
+        random.shuffle(names)
+        for name in names:
+            begin = time.perf_counter()
+            calls[name]()
+            if number:
+                spent[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+def fitting_batch(model: StreamingModel, batch: int, channels: int) -> int:
+    """The training batch, or the largest power of two whose loop fits."""
+    few = 8
+    x = torch.randn(1, few, channels)
+    each = saved_bytes(lambda: model.run_steps(x)[0].sum()) / few
+    while batch > 1 and each * batch * FRAMES > LIMIT:
+        batch = 2 ** ((batch - 1).bit_length() - 1)
+    return batch
+
+
+def row_of(name: str, batch: int, rounds: int) -> dict[str, Any]:
+    preset = presets()[name]
+    channels, labels = PUBLISHED_SIZES if name.endswith(PUBLISHED) else WATCH_SIZES
+    torch.manual_seed(0)
+    model = build(preset.family, channels, labels, preset.arguments).train()
+    fits = fitting_batch(model, batch, channels)
+    x = torch.randn(fits, FRAMES, channels)
+    medians = in_turns(
+        {
+            "loop": backward(lambda: model.run_steps(x)[0]),
+            "forward": backward(lambda: model(x)[0]),
+            "last": backward(lambda: model.last(x)[0]),
+        },
+        rounds,
+    )
+    return {
+        "what": name,
+        "parameters": parameter_count(model),
+        "batch": fits,
+        "training_batch": batch,
+        **ratios(medians),
+    }
+
+
+def memory_row(batch: int, order: int, rounds: int) -> dict[str, Any]:
+    """The memory and the map that reads it, form by form."""
+    torch.manual_seed(0)
+    memory = LegendreMemory(1, order, float(FRAMES))
+    u = torch.randn(batch, FRAMES, 1, requires_grad=True)
+    weight = torch.randn(OUTPUTS[order], order, requires_grad=True)
+    forms: dict[str, Callable[[], Tensor]] = {
+        "loop": lambda: memory.one_by_one(u).flatten(2) @ weight.T,
+        "chunked": lambda: memory.chunked(u).flatten(2) @ weight.T,
+        "convolved": lambda: memory.convolved(u).flatten(2) @ weight.T,
+        "folded": lambda: memory.folded(u, None, weight)[0],
+        "last": lambda: memory.last(u).flatten(1) @ weight.T,
+    }
+    medians = in_turns({name: backward(form) for name, form in forms.items()}, rounds)
+    chosen = "folded" if memory.folds(u, OUTPUTS[order]) else memory.form(u)
+    return {"what": f"memory of order {order}", "batch": batch, "chosen": chosen, **ratios(medians)}
+
+
+def diagonal_row(batch: int, channels: int, size: int, rounds: int) -> dict[str, Any]:
+    """One layer of S4D, form by form."""
+    torch.manual_seed(0)
+    layer = DiagonalSsm(channels, size)
+    u = torch.randn(batch, FRAMES, channels, requires_grad=True)
+    zero = layer.initial_state(batch)
+
+    def loop() -> Tensor:
+        s, answers = zero, []
+        for u_t in u.unbind(1):
+            y, s = layer.step(u_t, s)
+            answers.append(y)
+        return torch.stack(answers, 1)
+
+    forms: dict[str, Callable[[], Tensor]] = {
+        "loop": loop,
+        "chunked": lambda: layer(u, zero)[0],
+        "convolved": lambda: layer.convolved(u, zero)[0],
+        "last": lambda: layer.last(u, zero)[0],
+    }
+    medians = in_turns({name: backward(form) for name, form in forms.items()}, rounds)
+    what = f"S4D layer {channels} x {size // 2}"
+    return {"what": what, "batch": batch, "chosen": "chunked", **ratios(medians)}
+
+
+def ratios(medians: dict[str, float]) -> dict[str, float]:
+    found = {f"{name}_s": round(value, 6) for name, value in medians.items()}
+    found |= {f"{name}_speedup": round(medians["loop"] / value, 2) for name, value in medians.items() if name != "loop"}
+    return found
+
+
+def batch_of(name: str) -> int:
+    return with_changes(Settings(), presets()[name].training).batch
+
+
+def say(row: dict[str, Any]) -> None:
+    speedups = "  ".join(f"{k.removesuffix('_speedup')} {v:.1f} x" for k, v in row.items() if k.endswith("_speedup"))
+    asked = row.get("training_batch", row["batch"])
+    batch = f"{row['batch']}" if asked == row["batch"] else f"{row['batch']} (training: {asked})"
+    print(f"{row['what']:24} batch {batch:20} loop {1e3 * row['loop_s']:8.1f} ms  {speedups}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", help="a preset, memory or diagonal; may be repeated")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the rows, with machine and versions, to this JSON file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    if not options.only or "memory" in options.only:
+        for batch, order in MEMORIES:
+            rows.append(memory_row(batch, order, options.rounds))
+            say(rows[-1])
+    if not options.only or "diagonal" in options.only:
+        for batch, channels, size in DIAGONALS:
+            rows.append(diagonal_row(batch, channels, size, options.rounds))
+            say(rows[-1])
+    for name in presets():
+        if options.only and name not in options.only:
+            continue
+        for batch in sorted({1, batch_of(name)}):
+            rows.append(row_of(name, batch, options.rounds))
+            say(rows[-1])
+    facts = read_facts()
+    machine = f"{facts.model or facts.machine}, {facts.cores} cores, {platform.system()} {facts.machine}"
+    found = {"machine": machine, "provenance": facts.provenance, "versions": {"python": facts.python, **facts.versions}}
+    document = json.dumps({**found, "frames": FRAMES, "rounds": options.rounds, "rows": rows}, indent=1)
+    if options.out:
+        options.out.write_text(document + "\n")
+    else:
+        print(document)
+
+
+if __name__ == "__main__":
+    main()
