@@ -119,6 +119,21 @@ class Link(msgspec.Struct, frozen=True):
         return f"{self.error:.1e}" if self.error else "0", f"{self.tolerance:.0e}" if self.tolerance else "0"
 
 
+class MemoryForm(msgspec.Struct, frozen=True):
+    """How export computes a linear memory: as a "recurrence" or as "taps", and the products of a step in each form."""
+
+    form: str
+    recurrence_macs: int
+    taps_macs: int
+    taps: int
+
+    def shown(self) -> str:
+        """For people: the form, and what it was chosen over."""
+        if self.form == "taps":
+            return f"{self.taps:,} taps, {self.taps_macs:,} MACs (recurrence: {self.recurrence_macs:,})"
+        return f"recurrence, {self.recurrence_macs:,} MACs ({self.taps:,} taps: {self.taps_macs:,})"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """manifest.json of a model folder. ``files``: sha256 of every file beside it; ``digest``: of its own content.
 
@@ -156,6 +171,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def data_stage(self) -> Stage | None:
         """The last stage that names its data: what the model was trained or quantized on, and how it was read."""
         return last_on_data(self.lineage)
+
+    @property
+    def memories(self) -> dict[str, MemoryForm]:
+        """By block, the form that export gave to each linear memory."""
+        exported = next((stage for stage in reversed(self.lineage) if stage.verb == "export"), None)
+        return msgspec.convert(exported.arguments.get("memories", {}) if exported else {}, dict[str, MemoryForm])
 
 
 def last_on_data(lineage: Sequence[Stage]) -> Stage | None:

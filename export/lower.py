@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeseq.export.integer import with_integers
-from edgeseq.export.memory import Choice, TapsBlock, with_forms
+from edgeseq.export.memory import TapsBlock, with_forms
+from edgeseq.manifest import MemoryForm
 from edgeseq.models.contract import State, StreamingModel
 
 
@@ -21,7 +22,7 @@ class StepForm(nn.Module):
     is shown by the proof (:mod:`edgeseq.export.proof`).
     """
 
-    def __init__(self, model: StreamingModel, memories: Mapping[str, Choice]) -> None:
+    def __init__(self, model: StreamingModel, memories: Mapping[str, MemoryForm]) -> None:
         super().__init__()
         self.model = model
         self.memories = dict(memories)

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
 from edgeseq.errors import InputError, Unsupported, unknown
+from edgeseq.manifest import MemoryForm
 from edgeseq.models.contract import Store
 from edgeseq.models.legendre import discretize, impulse_response, taps_for
 from edgeseq.models.lmu import LmuBlock
@@ -26,21 +26,6 @@ from edgeseq.models.lmu import LmuBlock
 ERROR = 1e-6
 MOVE = 1.0  # what shifting one kept input by a place costs, in products: see benchmarks/memory_forms.py
 FORMS = ("auto", "recurrence", "taps")
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """The form of one memory: "recurrence" or "taps", and the products of a step in each; ``taps`` is their number."""
-
-    form: str
-    recurrence_macs: int
-    taps_macs: int
-    taps: int
-
-    def shown(self) -> str:
-        """The choice for people."""
-        if self.form == "taps":
-            return f"{self.taps:,} taps, {self.taps_macs:,} MACs (recurrence: {self.recurrence_macs:,})"
-        return f"recurrence, {self.recurrence_macs:,} MACs ({self.taps:,} taps: {self.taps_macs:,})"
 
 
 class TapsBlock(nn.Module):
@@ -77,7 +62,7 @@ class TapsBlock(nn.Module):
         return window @ self.taps
 
 
-def choose(block: LmuBlock, form: str) -> Choice:
+def choose(block: LmuBlock, form: str) -> MemoryForm:
     """The form that ``block`` is to have; with "auto" the cheaper one. A rounded memory has its recurrence only.
 
     Raises:
@@ -96,10 +81,10 @@ def choose(block: LmuBlock, form: str) -> Choice:
         )
     if form == "auto":
         form = "taps" if foldable and by_taps + MOVE * channels * taps < by_steps else "recurrence"
-    return Choice(form, by_steps, by_taps, taps)
+    return MemoryForm(form, by_steps, by_taps, taps)
 
 
-def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, Choice]:
+def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, MemoryForm]:
     """Give each memory of ``model``, in place, its form: one of ``FORMS`` for all, or one a block by the block's name.
 
     Returns the choices by the names of the blocks.

@@ -18,7 +18,6 @@ from edgeseq.errors import GateFailed, InputError, MissingDependency, unknown
 from edgeseq.export.capture import capture
 from edgeseq.export.fusion import onnx_integer_matmuls, wrong_onnx_bias_scales
 from edgeseq.export.lower import StepForm, lower
-from edgeseq.export.memory import Choice
 from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.pack import layout
 from edgeseq.export.proof import prove_step, run_step_form, run_training_form
@@ -117,15 +116,9 @@ def prove(
     return (*host, *device, *fused)
 
 
-def memory_choices(folder: Folder) -> dict[str, Choice]:
-    """By block, the form that export gave to each linear memory of the folder's model, and what it was chosen over."""
-    exported = next((stage for stage in reversed(folder.manifest.lineage) if stage.verb == "export"), None)
-    return msgspec.convert(exported.arguments.get("memories", {}) if exported else {}, dict[str, Choice])
-
-
 def _memories(folder: Folder) -> str | dict[str, str]:
     """The forms to lower the folder's model with, as it was exported; before there was a choice it was a recurrence."""
-    return {name: choice.form for name, choice in memory_choices(folder).items()} or "recurrence"
+    return {name: chosen.form for name, chosen in folder.manifest.memories.items()} or "recurrence"
 
 
 def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:

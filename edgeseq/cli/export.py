@@ -69,7 +69,6 @@ def export_folder(
     """Export, showing the proof (not without ``table``); the folder, and the document of it."""
     need("export", "train", "torch", "onnx", "flatbuffers")
     from edgeseq.export.stage import export as export_stage
-    from edgeseq.export.stage import memory_choices
 
     clock = Clock()
     with show.notes.status("lowering and writing") as status:
@@ -86,12 +85,11 @@ def export_folder(
         )
     if table:
         show_proof(show, folder.manifest.proof)
-    choices = memory_choices(folder)
     if table:
-        show.facts([(f"{name} memory", choice.shown()) for name, choice in choices.items()])
+        show.facts([(f"{name} memory", chosen.shown()) for name, chosen in folder.manifest.memories.items()])
     document = {
         **show.wrote_folder(folder, clock),
-        "memories": choices,
+        "memories": folder.manifest.memories,
         "proof": folder.manifest.proof,
         "files": folder.manifest.files,
     }

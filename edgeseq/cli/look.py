@@ -125,6 +125,7 @@ def _show_model(show: Show, manifest: Manifest) -> None:
         ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}"),
         ("reset", manifest.reset),
     ]
+    rows += [(f"{block} memory", chosen.shown()) for block, chosen in manifest.memories.items()]
     rows += [(part, f"subjects {', '.join(subjects)}") for part, subjects in manifest.split.items()]
     metrics = manifest.metrics
     if "test_accuracy" in metrics:
@@ -146,10 +147,12 @@ def _show_costs(show: Show, program: Program | None, trained: int | None, missin
         spent, constants = cost(program), sum(array.size for array in program.constants.values())
         counts = Counter(node.operator for node in program.nodes)
         operators = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-        accumulates = f", {spent.acs:,} ACs" if spent.acs else ""
         rows += [
             ("step", f"{spent.nodes} nodes: {operators}"),
-            ("costs", f"{spent.macs:,} MACs{accumulates} and {spent.elementwise:,} elementwise operations a step"),
+            (
+                "costs",
+                f"{spent.macs:,} MACs, {spent.acs:,} ACs and {spent.elementwise:,} elementwise operations a step",
+            ),
             ("holds", f"{constants:,} constants in {kilobytes(spent.constant_bytes)}"),
             ("carries", f"a state of {program.state_size:,} in {kilobytes(spent.state_bytes)}"),
         ]

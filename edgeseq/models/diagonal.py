@@ -160,7 +160,7 @@ class DiagonalSsm(nn.Module):
         state that is rounded after every step is not linear: it takes one step after the other.
         """
         if not isinstance(self.store, Store):
-            return self._one_by_one(u, s)
+            return self.one_by_one(u, s)
         batch, frames, channels = u.shape
         turn, weight = self.discretize()
         powers = self._powers(turn)  # (H, M, L + 1)
@@ -194,7 +194,7 @@ class DiagonalSsm(nn.Module):
     def last(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """``u (B, T, H)`` to the answer at the last frame ``y (B, H)``, and the state: without those in between."""
         if not isinstance(self.store, Store):
-            y, s = self._one_by_one(u, s)
+            y, s = self.one_by_one(u, s)
             return y[:, -1], s
         turn, weight = self.discretize()
         s = self._between(u, s, self._powers(turn))[-1]
@@ -227,7 +227,8 @@ class DiagonalSsm(nn.Module):
             powers = torch.cat([powers, powers * powers[..., -1:]], -1)
         return torch.cat([torch.ones_like(turn), powers], -1)
 
-    def _one_by_one(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def one_by_one(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` by the recurrence, discretized once."""
         turn, weight = self.discretize()
         straight, across = _turning(turn)
         kept = []

@@ -142,12 +142,12 @@ class LegendreMemory(nn.Module):
         steps at once.
         """
         powers = self._powers()  # (L, Q, Q): A^1 .. A^L
-        chunks = self._in_chunks(u)  # (N, B, C, L)
-        inside = chunks @ _toeplitz(self._response(powers))  # (N, B, C, LQ)
-        inside = inside.unflatten(-1, (self.chunk, self.order))  # (N, B, C, L, Q)
-        start = self._starts(inside[:, :, :, -1], powers[-1], m)  # (N, B, C, Q)
-        decayed = start @ powers.reshape(-1, self.order).T  # (N, B, C, LQ): A^(l+1) m
-        memory = (inside + decayed.view_as(inside)).permute(1, 0, 3, 2, 4)  # (B, N, L, C, Q)
+        chunks = self._in_chunks(u)  # (B, N, C, L)
+        inside = chunks @ _toeplitz(self._response(powers))  # (B, N, C, LQ)
+        inside = inside.unflatten(-1, (self.chunk, self.order))  # (B, N, C, L, Q)
+        start = self._starts(inside[:, :, :, -1], powers[-1], m)  # (B, N, C, Q)
+        decayed = start @ powers.reshape(-1, self.order).T  # (B, N, C, LQ): A^(l+1) m
+        memory = (inside + decayed.view_as(inside)).transpose(2, 3)  # (B, N, L, C, Q)
         found: Tensor = memory.flatten(1, 2)[:, : u.shape[1]]
         return found
 
@@ -187,30 +187,30 @@ class LegendreMemory(nn.Module):
         maps = weight.view(outputs, self.channels, self.order)  # (H, C, Q)
         powers = self._powers()  # (L, Q, Q)
         response = self._response(powers)  # (L, Q)
-        chunks = self._in_chunks(u)  # (N, B, C, L)
+        chunks = self._in_chunks(u)  # (B, N, C, L)
         taps = torch.einsum("hcq,lq->clh", maps, response)  # (C, L, H)
-        inside = chunks.flatten(-2) @ torch.cat([_toeplitz(part) for part in taps])  # (N, B, LH)
-        start = self._starts(chunks @ response.flip(0), powers[-1], m)  # (N, B, C, Q)
+        inside = chunks.flatten(-2) @ torch.cat([_toeplitz(part) for part in taps])  # (B, N, LH)
+        start = self._starts(chunks @ response.flip(0), powers[-1], m)  # (B, N, C, Q)
         spread = torch.einsum("hcq,lqk->cklh", maps, powers).reshape(-1, self.chunk * outputs)  # (CQ, LH)
-        answers = (inside + start.flatten(-2) @ spread).unflatten(-1, (self.chunk, outputs))  # (N, B, L, H)
-        rest = frames - (len(chunks) - 1) * self.chunk
-        end = start[-1] @ powers[rest - 1].T + chunks[-1, ..., :rest] @ response[:rest].flip(0)  # (B, C, Q)
-        return answers.transpose(0, 1).flatten(1, 2)[:, :frames], end
+        answers = (inside + start.flatten(-2) @ spread).view(len(u), -1, outputs)  # (B, NL, H)
+        rest = frames - (chunks.shape[1] - 1) * self.chunk
+        end = start[:, -1] @ powers[rest - 1].T + chunks[:, -1, :, :rest] @ response[:rest].flip(0)  # (B, C, Q)
+        return answers[:, :frames], end
 
     def _in_chunks(self, u: Tensor) -> Tensor:
         batch, frames, channels = u.shape
         count = -(-frames // self.chunk)
         u = pad(u, (0, 0, 0, count * self.chunk - frames))  # (B, NL, C)
-        return u.reshape(batch, count, self.chunk, channels).permute(1, 0, 3, 2)  # (N, B, C, L)
+        return u.reshape(batch, count, self.chunk, channels).mT  # (B, N, C, L)
 
     def _starts(self, ends: Tensor, power: Tensor, m: Tensor | None) -> Tensor:
-        """The memory before each chunk, from what each alone ends in ``(N, B, C, Q)``."""
-        m = torch.zeros_like(ends[0]) if m is None else m
+        """The memory before each chunk, from what each alone ends in ``(B, N, C, Q)``."""
+        m = torch.zeros_like(ends[:, 0]) if m is None else m
         starts = []
-        for end in ends:  # (B, C, Q)
+        for end in ends.unbind(1):  # (B, C, Q)
             starts.append(m)
             m = m @ power.T + end
-        return torch.stack(starts)
+        return torch.stack(starts, 1)
 
     def _powers(self) -> Tensor:
         powers = self.A[None]  # (1, Q, Q)

@@ -56,6 +56,12 @@ def presets() -> dict[str, Preset]:
             {"cell": "gru", "hidden": 96, "layers": 1, "dropout": 0.2, "timescale": 150.0},
             {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
         ),
+        "lmu-published": Preset(
+            "lmu",
+            "feed-forward LMU as for permuted digits: one memory of 784 steps, order 468, 346 hidden units",
+            {"channels": [1], "orders": [468], "thetas": [784.0], "hidden": [346]},
+            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+        ),
         "lmu_cell": Preset(
             "lmu_cell",
             "recurrent LMU cells of 2019: two layers of 60 with eight memories of 1 s at 50 Hz each",
@@ -66,7 +72,7 @@ def presets() -> dict[str, Preset]:
             "lmu_cell",
             "recurrent LMU cell of 2019 as for permuted digits: one memory of 784 steps, 212 hidden units",
             {"channels": 1, "order": 256, "theta": 784.0, "hidden": 212, "init": "psmnist"},
-            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
         ),
         "s4d": Preset(
             "s4d",
@@ -78,7 +84,7 @@ def presets() -> dict[str, Preset]:
             "s4d",
             "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, a mean read-out",
             {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
-            {"learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
+            {"batch": 50, "learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
         ),
         "lstm": Preset(
             "rnn",

@@ -5,10 +5,10 @@
 in each gate's matrix of a recurrent cell (:mod:`edgeseq.models.cells`). A node is ``block`` units; an edge lets the
 units of both its nodes read each other, and every node reads itself.
 
-After Darji, "Investigating sparsity in recurrent neural networks" (thesis, University of Passau), chapter on random
-structured networks, whose graphs these are and whose properties ``facts`` gives. There the edges are given a direction
-and the nodes a layer, and mask the weights between layers, one unit a node, while the recurrent matrices stay dense;
-here they wire the recurrent matrices, where most of the weights are, and layers read each other in full.
+After Darji, "Investigating sparsity in recurrent neural networks" (thesis), whose graphs these are and whose properties
+``facts`` gives. There the edges are given a direction and the nodes a layer, and mask the weights between layers, one
+unit a node, while the recurrent matrices stay dense; here they wire the recurrent matrices, where most of the weights
+are, and layers read each other in full.
 
 Shape letters: B batch, T frames, N nodes, H = N · block hidden units, G gates of the cell.
 """

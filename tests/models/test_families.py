@@ -9,6 +9,7 @@ import pytest
 
 from edgeseq.errors import InputError
 from edgeseq.models import registry
+from edgeseq.models.contract import parameter_count
 from edgeseq.models.lmu import Lmu
 from edgeseq.models.registry import FAMILIES, build, families, family_class, presets
 
@@ -85,3 +86,27 @@ def test_every_preset_can_be_built(name):
     model = build(preset.family, 6, 7, preset.arguments)
     assert (model.input_size, model.output_size) == (6, 7)
     assert preset.summary
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs", "published"),
+    [
+        ("lmu-published", 1, 10, 166_092),  # Chilkuri, Eliasmith 2021: "165k"; counted on their code
+        ("lmu_cell-published", 1, 10, 102_027),  # Voelker et al. 2019, without the fixed A and B
+    ],
+)
+def test_a_published_preset_has_the_papers_number_of_parameters(name, inputs, outputs, published):
+    preset = presets()[name]
+    assert parameter_count(build(preset.family, inputs, outputs, preset.arguments)) == published
+
+
+@pytest.mark.parametrize("family", sorted({preset.family for preset in presets().values()}))
+def test_every_family_has_a_published_size_and_one_of_about_twenty_thousand_parameters(family):
+    mine = {name: preset for name, preset in presets().items() if preset.family == family}
+    watch = [
+        parameter_count(build(family, 6, 7, preset.arguments))
+        for name, preset in mine.items()
+        if not name.endswith("-published")
+    ]
+    assert any(14_000 < count < 26_000 for count in watch), watch
+    assert any(name == f"{family}-published" for name in mine)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgeseq.data import Dataset, Recording, split_by_subject, write_npz
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import open_folder
 from edgeseq.models.registry import build
 from edgeseq.models.store import load_model
@@ -277,3 +277,11 @@ def test_settings_are_refused_by_name(changes, message):
 def test_settings_are_changed_by_name():
     changed = with_changes(Settings(), {"steps": 7, "augmentation.tempo": 1.1})
     assert (changed.steps, changed.augmentation.tempo, changed.batch) == (7, 1.1, Settings().batch)
+
+
+def test_a_model_that_averages_over_all_it_has_seen_is_refused_for_endless_streams(tmp_path):
+    write_npz(waves(), tmp_path / "waves.npz")
+    changes = {**SHORT, "model.readout": "mean", "model.hidden": 4, "model.state": 4, "model.layers": 1}
+    with pytest.raises(Unsupported, match="answers at the end of bounded segments"):
+        train(str(tmp_path / "waves.npz"), tmp_path / "m", preset="s4d", changes=changes, test=["1"], validation=["2"])
+    assert not (tmp_path / "m").exists()
