@@ -30,7 +30,8 @@ Where the loop of a training batch does not fit in memory, a smaller batch was m
 
 GRU, LSTM, tanh and ReLU run in torch's own fused loops, which step all the same; so does a wired network, whose
 zeros are multiplied in training. The 2019 cell feeds h and m back into u, so no form but the loop exists; what does
-not depend on the last step is taken out of it.
+not depend on the last step is taken out of it. A step of S4D discretizes anew each time; its layer by itself, below,
+does so once.
 
 The linear memories by themselves, with the map that reads them (bold: the form that is taken). *Folded* never makes
 the memory of a frame: chunks of inputs go straight to what the map makes of it.

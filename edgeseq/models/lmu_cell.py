@@ -103,14 +103,15 @@ class LmuCellLayer(nn.Module):
         return kept
 
     def forward(self, x: Tensor, m: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``x (B, T, C)`` from ``m (B, U, Q)`` and ``h (B, H)`` to every ``m (B, T, U, Q)`` and ``h (B, T, H)``."""
+        """``x (B, T, C)`` from ``m (B, U, Q)`` and ``h (B, H)`` to the last ``m`` and every ``h (B, T, H)``."""
         plain = isinstance(self.encoder, nn.Linear) and isinstance(self.mixer, nn.Linear) and not self._rounds_state
         if self.reads_hidden or self.reads_memory:
             return self._linked(x, m, h) if plain else self._one_by_one(x, m, h)
         memories = self.memory(self.encoder(x), m)  # (B, T, U, Q): u does not wait for anything
         if h is None:
-            return memories, self._hidden(self.mixer, memories, x, None)
-        return memories, self._fused(memories, x, h) if plain else self._hidden_one_by_one(memories, x, h)
+            return memories[:, -1], self._hidden(self.mixer, memories, x, None)
+        run = self._fused if plain else self._hidden_one_by_one
+        return memories[:, -1], run(memories, x, h)
 
     @property
     def _rounds_state(self) -> bool:
@@ -137,12 +138,11 @@ class LmuCellLayer(nn.Module):
     def _one_by_one(self, x: Tensor, m: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
         """Quantized or rounded: the equations as they are, the weights quantized once."""
         encode, mix = fixed(self.encoder), fixed(self.mixer)
-        memories, kept = [], []
+        kept = []
         for x_t in x.unbind(1):
             m, h = self._next(encode, mix, x_t, m, h)
-            memories.append(m)
             kept.append(h)
-        return torch.stack(memories, 1), torch.stack(kept, 1)
+        return m, torch.stack(kept, 1)
 
     def _linked(self, x: Tensor, m: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
         """The part of x in both products for all frames at once, the part of the last step frame by frame."""
@@ -151,14 +151,13 @@ class LmuCellLayer(nn.Module):
         w_state, activation = torch.cat([w_m, w_h], 1), ACTIVATIONS[self.activation]
         into_u = linear(x, e_x, self.encoder.bias)  # (B, T, U)
         into_h = linear(x[..., : w_x.shape[1]], w_x, self.mixer.bias)  # (B, T, H): of no columns without that link
-        memories, kept = [], []
+        kept = []
         for u, a in zip(into_u.unbind(1), into_h.unbind(1), strict=True):
             seen = _joined(h if self.reads_hidden else None, m.flatten(1) if self.reads_memory else None)
             m = self.memory.step(torch.addmm(u, seen, e_state.T), m)  # (B, U, Q)
             h = activation(torch.addmm(a, _joined(m.flatten(1), h if self.recurrent else None), w_state.T))  # (B, H)
-            memories.append(m)
             kept.append(h)
-        return torch.stack(memories, 1), torch.stack(kept, 1)
+        return m, torch.stack(kept, 1)
 
 
 def _joined(*parts: Tensor | None) -> Tensor:
@@ -269,8 +268,8 @@ class LmuCell(StreamingModel):
         h, following = self.normalize(x), dict[str, Tensor]()  # (B, T, C)
         for i, layer in enumerate(self.layers):
             memory, hidden = f"layers.{i}.memory", f"layers.{i}.hidden"
-            m, h = layer(self.dropout(h) if i else h, state[memory], state.get(hidden))  # (B, T, U, Q), (B, T, H)
-            following[memory] = m[:, -1]
+            m, h = layer(self.dropout(h) if i else h, state[memory], state.get(hidden))  # (B, U, Q), (B, T, H)
+            following[memory] = m
             if layer.keeps_hidden:
                 following[hidden] = h[:, -1]
         return self.readout(self.dropout(h)), following  # (B, T, K)
