@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "lmu": "edgeseq.models.lmu:Lmu",
+    "lmu_cell": "edgeseq.models.lmu_cell:LmuCell",
+    "s4d": "edgeseq.models.s4d:S4d",
     "rnn": "edgeseq.models.rnn:Rnn",
     "sparse_rnn": "edgeseq.models.sparse_rnn:SparseRnn",
-    "s4d": "edgeseq.models.s4d:S4d",
-    "lmu_cell": "edgeseq.models.lmu_cell:LmuCell",
 }
 ENTRY_POINTS = "edgeseq.families"
 
@@ -34,7 +34,7 @@ class Preset(msgspec.Struct, frozen=True):
 
 
 def presets() -> dict[str, Preset]:
-    """The presets by name."""
+    """The presets by name: those for a watch, of about 20,000 parameters, then those with the sizes of the papers."""
     augmentation = {"augmentation.rotation": 0.12, "augmentation.roll": 0.1}
     return {
         "lmu": Preset(
@@ -50,29 +50,11 @@ def presets() -> dict[str, Preset]:
             },
             {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 6e-3, "augmentation.tempo": 1.8, **augmentation},
         ),
-        "gru": Preset(
-            "rnn",
-            "gated recurrent units: one layer of 96",
-            {"cell": "gru", "hidden": 96, "layers": 1, "dropout": 0.2, "timescale": 150.0},
-            {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
-        ),
-        "lmu-published": Preset(
-            "lmu",
-            "feed-forward LMU as for permuted digits: one memory of 784 steps, order 468, 346 hidden units",
-            {"channels": [1], "orders": [468], "thetas": [784.0], "hidden": [346]},
-            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
-        ),
         "lmu_cell": Preset(
             "lmu_cell",
             "recurrent LMU cells of 2019: two layers of 60 with eight memories of 1 s at 50 Hz each",
             {"channels": 8, "order": 6, "theta": 50.0, "hidden": 60, "layers": 2, "bias": True, "dropout": 0.1},
             {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 6e-3, "augmentation.tempo": 1.6, **augmentation},
-        ),
-        "lmu_cell-published": Preset(
-            "lmu_cell",
-            "recurrent LMU cell of 2019 as for permuted digits: one memory of 784 steps, 212 hidden units",
-            {"channels": 1, "order": 256, "theta": 784.0, "hidden": 212, "init": "psmnist"},
-            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
         ),
         "s4d": Preset(
             "s4d",
@@ -80,11 +62,11 @@ def presets() -> dict[str, Preset]:
             {"hidden": 48, "layers": 3, "state": 16, "norm": "batch", "prenorm": True, "dropout": 0.05},
             {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 8e-3, "augmentation.tempo": 1.8, **augmentation},
         ),
-        "s4d-published": Preset(
-            "s4d",
-            "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, a mean read-out",
-            {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
-            {"batch": 50, "learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
+        "gru": Preset(
+            "rnn",
+            "gated recurrent units: one layer of 96",
+            {"cell": "gru", "hidden": 96, "layers": 1, "dropout": 0.2, "timescale": 150.0},
+            {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
         ),
         "lstm": Preset(
             "rnn",
@@ -104,29 +86,47 @@ def presets() -> dict[str, Preset]:
             {"cell": "relu", "hidden": 80, "layers": 2, "dropout": 0.1, "timescale": 150.0},
             {"steps": 45, "learning_rate": 1e-3, "augmentation.tempo": 1.6, **augmentation},
         ),
-        "rnn-published": Preset(
-            "rnn",
-            "Darji's base model behind its embedding: three LSTM layers of 50",
-            {"cell": "lstm", "hidden": 50, "layers": 3},
-            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "clip": 5.0, "batch": 32},
-        ),
         "sparse_rnn": Preset(
             "sparse_rnn",
             "gated recurrent units wired by a small-world graph: 8 nodes of 16",
             {"nodes": 8, "neighbours": 2, "rewire": 0.3, "block": 16, "dropout": 0.2, "timescale": 150.0},
             {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
         ),
-        "sparse_rnn-published": Preset(
-            "sparse_rnn",
-            "Darji's random graphs, wired from hidden to hidden units: 50 nodes of one unit",
-            {"nodes": 50, "neighbours": 10, "rewire": 1.0, "block": 1, "cell": "gru"},
-            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "batch": 128},
-        ),
         "teacher": Preset(
             "rnn",
             "gated recurrent units: two layers of 64, to distill from",
             {"cell": "gru", "hidden": 64, "layers": 2, "dropout": 0.2, "timescale": 150.0},
             {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
+        ),
+        "lmu-published": Preset(
+            "lmu",
+            "feed-forward LMU as for permuted digits: one memory of 784 steps, order 468, 346 hidden units",
+            {"channels": [1], "orders": [468], "thetas": [784.0], "hidden": [346]},
+            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+        ),
+        "lmu_cell-published": Preset(
+            "lmu_cell",
+            "recurrent LMU cell of 2019 as for permuted digits: one memory of 784 steps, 212 hidden units",
+            {"channels": 1, "order": 256, "theta": 784.0, "hidden": 212, "init": "psmnist"},
+            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+        ),
+        "s4d-published": Preset(
+            "s4d",
+            "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, a mean read-out",
+            {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
+            {"batch": 50, "learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
+        ),
+        "rnn-published": Preset(
+            "rnn",
+            "Darji's base model behind its embedding: three LSTM layers of 50",
+            {"cell": "lstm", "hidden": 50, "layers": 3},
+            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "clip": 5.0, "batch": 32},
+        ),
+        "sparse_rnn-published": Preset(
+            "sparse_rnn",
+            "Darji's random graphs, wired from hidden to hidden units: 50 nodes of one unit",
+            {"nodes": 50, "neighbours": 10, "rewire": 1.0, "block": 1, "cell": "gru"},
+            {"learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "batch": 128},
         ),
     }
 
