@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeseq.devices.compare import Comparison, Part, Ties, free_link, parts_of, rounds, steps_of
+from edgeseq.errors import GateFailed
 from edgeseq.export.lower import StepForm, lower
 from edgeseq.manifest import Link
 from edgeseq.models.contract import State, StreamingModel
@@ -60,8 +61,12 @@ def prove_step(
 
     Free-running: the training form in chunks against the loop of the step form, each with its own state.
     Teacher-forced: the training form and the program are given the step form's state before every frame.
+
+    Raises:
+        GateFailed: the program keeps other states than the step form.
     """
     form = form or lower(model)
+    _check_states(form, program)
     stepped = _run_step_form(form, program, x, tick)
     reference, final = run_training_form(model, x)
     parts = parts_of(model.output_size, [(name, array.size) for name, array in final.items()])
@@ -77,6 +82,15 @@ def prove_step(
         _forced_training_form(model, form, x, stepped, parts).link("training form, forced", steps_of(program)),
         stepped.program.link("step form ~ program", steps_of(program)),
     )
+
+
+def _check_states(form: StepForm, program: Program) -> None:
+    ours = {name: tuple(tensor.shape) for name, tensor in form.initial_state().items()}
+    kept = {state.name: state.before.shape for state in program.states}
+    if ours != kept:
+        raise GateFailed(
+            f"the step program keeps the states {kept}, and the trained model's step {ours}: export the model anew"
+        )
 
 
 @dataclass(frozen=True)
