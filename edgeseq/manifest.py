@@ -174,9 +174,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memories(self) -> dict[str, MemoryForm]:
-        """By block, the form that export gave to each linear memory."""
-        exported = next((stage for stage in reversed(self.lineage) if stage.verb == "export"), None)
-        return msgspec.convert(exported.arguments.get("memories", {}) if exported else {}, dict[str, MemoryForm])
+        """By block, the form that export gave to each linear memory; of a folder that is exported."""
+        last = self.lineage[-1] if self.lineage else None
+        given = last.arguments.get("memories", {}) if last and last.verb == "export" else {}
+        return msgspec.convert(given, dict[str, MemoryForm])
 
 
 def last_on_data(lineage: Sequence[Stage]) -> Stage | None:

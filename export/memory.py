@@ -91,8 +91,13 @@ def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, Me
 
     Raises:
         InputError: an unknown form, or one for a block that the model does not have.
+        Unsupported: taps are asked for, and there is nothing that could have them.
     """
     blocks = {name: module for name, module in model.named_modules() if isinstance(module, LmuBlock)}
+    if forms == "taps" and not blocks:
+        raise Unsupported("this model has no memory that could be kept as taps: only the feed-forward lmu has")
+    if isinstance(forms, str) and forms not in FORMS:
+        raise unknown("form of a memory", forms, FORMS)
     asked = dict.fromkeys(blocks, forms) if isinstance(forms, str) else dict(forms)
     if set(asked) != set(blocks):
         raise InputError(f"memories {sorted(blocks)} need a form each, not {sorted(asked)}: export the model anew")

@@ -34,7 +34,10 @@ def export(
     data: Annotated[str | None, typer.Option(help="Data for the proof, if not that of the training.")] = None,
     frames: Annotated[int, typer.Option(help="Frames of the proof, at least 2000.")] = 2400,
     memory: Annotated[
-        str, typer.Option(metavar="FORM", help="How an LMU's memory is computed: auto (the cheaper), recurrence, taps.")
+        str,
+        typer.Option(
+            metavar="FORM", help="How a feed-forward LMU's memory is computed: auto (the cheaper), recurrence, taps."
+        ),
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,

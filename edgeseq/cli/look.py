@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import MODEL_FILES, Folder, open_folder, pretrained
 
 if TYPE_CHECKING:
-    from edgeseq.manifest import Manifest, Stage
+    from edgeseq.manifest import Manifest, MemoryForm, Stage
     from edgeseq.program import Program
 
 SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's seven exercises
@@ -35,16 +37,17 @@ def inspect(
     show = Show(json)
     opened = open_folder(folder)
     manifest = opened.manifest
-    step, missing = _step(opened, trust=trust)
+    counted = _counted(opened, trust=trust)
+    step = counted.program
     if program and step is None:
-        raise InputError(f"{folder} holds no step program: run {opened.how_to_export} ({missing})")
+        raise InputError(f"{folder} holds no step program: run {opened.how_to_export} ({counted.missing})")
     trained = _trained(opened, trust=trust)
     _show_model(show, manifest)
     show.table(
         ["state", "dtype", ">offset", ">shape", ">starts from"],
         [[s.name, s.dtype, str(s.offset), "×".join(map(str, s.shape)), f"{s.initial:g}"] for s in manifest.states],
     )
-    _show_costs(show, step, trained, missing)
+    _show_costs(show, counted, trained)
     if step is not None and program:
         _show_nodes(show, step)
     if manifest.facts:
@@ -66,24 +69,36 @@ def inspect(
     return {**_document(opened, step, trained, every_node=program), "next": typed(*following)}
 
 
-def _step(folder: Folder, *, trust: bool) -> tuple[Program | None, str]:
-    """The step program of a folder, captured in memory where it has none; or None, and what is missing for that."""
+@dataclass(frozen=True)
+class _Counted:
+    """The step program of a folder, captured in memory where it has none, and the forms of its linear memories.
+
+    Without a program, what is ``missing`` for one.
+    """
+
+    program: Program | None = None
+    memories: Mapping[str, MemoryForm] = field(default_factory=dict)
+    missing: str = ""
+
+
+def _counted(folder: Folder, *, trust: bool) -> _Counted:
     from edgeseq.program import Program
     from edgeseq.program.graph import JSON_NAME
 
     if JSON_NAME in folder.manifest.files:
-        return Program.read(folder.path), ""
+        return _Counted(Program.read(folder.path), folder.manifest.memories)
     if not installed("torch"):
-        return None, "torch is not installed here"
+        return _Counted(missing="torch is not installed here")
     from edgeseq.export.capture import capture
     from edgeseq.export.lower import lower
     from edgeseq.models.store import load_model
 
     try:
         model = load_model(folder, trust=trust)
-        return capture(lower(model), model.input_size), ""
+        form = lower(model)
+        return _Counted(capture(form, model.input_size), form.memories)
     except EdgeseqError as error:
-        return None, str(error)
+        return _Counted(missing=str(error))
 
 
 def _trained(folder: Folder, *, trust: bool) -> int | None:
@@ -125,7 +140,6 @@ def _show_model(show: Show, manifest: Manifest) -> None:
         ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}"),
         ("reset", manifest.reset),
     ]
-    rows += [(f"{block} memory", chosen.shown()) for block, chosen in manifest.memories.items()]
     rows += [(part, f"subjects {', '.join(subjects)}") for part, subjects in manifest.split.items()]
     metrics = manifest.metrics
     if "test_accuracy" in metrics:
@@ -137,18 +151,20 @@ def _show_model(show: Show, manifest: Manifest) -> None:
     show.line()
 
 
-def _show_costs(show: Show, program: Program | None, trained: int | None, missing: str) -> None:
+def _show_costs(show: Show, counted: _Counted, trained: int | None) -> None:
     from edgeseq.program import cost
 
+    program = counted.program
     rows = [("parameters", "not known here" if trained is None else f"{trained:,} trained")]
     if program is None:
-        rows.append(("costs", f"counted after export: {missing}"))
+        rows.append(("costs", f"counted after export: {counted.missing}"))
     else:
         spent, constants = cost(program), sum(array.size for array in program.constants.values())
         counts = Counter(node.operator for node in program.nodes)
         operators = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         rows += [
             ("step", f"{spent.nodes} nodes: {operators}"),
+            *((f"{block} memory", chosen.shown()) for block, chosen in counted.memories.items()),
             (
                 "costs",
                 f"{spent.macs:,} MACs, {spent.acs:,} ACs and {spent.elementwise:,} elementwise operations a step",
@@ -178,7 +194,10 @@ def _stage_row(stage: Stage) -> list[str]:
     seed = "" if stage.seed is None else str(stage.seed)
     wanted = ("edgeseq", "torch", "onnx") if stage.data is None else ("edgeseq", "torch")
     versions = ", ".join(f"{name} {stage.versions[name]}" for name in wanted if name in stage.versions)
-    return [stage.verb, stage.data or (f"folder {stage.parent[:12]}" if stage.parent else ""), seed, versions]
+    origin = stage.data or (f"folder {stage.parent[:12]}" if stage.parent else "")
+    if stage.verb == "retime":
+        origin += f", {stage.arguments['from']:g} → {stage.arguments['rate']:g} Hz"
+    return [stage.verb, origin, seed, versions]
 
 
 def _document(folder: Folder, program: Program | None, trained: int | None, *, every_node: bool) -> Document:

@@ -34,7 +34,8 @@ def retime(
         made = retime_stage(folder, out, rate=rate, data=data, overwrite=overwrite, trust=trust)
     after = made.manifest.metrics.get("test_accuracy")
     show.line(
-        f"accuracy on the test subjects: {percent(before)} at {rate_before:g} Hz, {percent(after)} at {rate:g} Hz"
+        f"accuracy on the test subjects: {percent(before)} at {rate_before:g} Hz, {percent(after)} at {rate:g} Hz "
+        "(resampled recordings)"
     )
     document = show.wrote_folder(made, clock)
     following = ("export", made.path, "--out", made.path.with_name(f"{made.path.name}-export"))

@@ -40,7 +40,7 @@ def discretize(order: int, theta: float) -> tuple[Tensor, Tensor]:
     Computed together as the exponential of the block matrix [[A/θ, B/θ], [0, 0]].
     """
     if order < 1 or theta <= 0:
-        raise InputError(f"lmu: order {order} and theta {theta} must be positive")
+        raise InputError(f"a Legendre memory of order {order} and theta {theta} steps: both must be positive")
     i = torch.arange(order, dtype=torch.float64)
     row, column = i[:, None], i[None, :]
     gain = 2 * row + 1
@@ -87,9 +87,9 @@ class LegendreMemory(nn.Module):
     def __init__(self, channels: int, order: int, theta: float) -> None:
         super().__init__()
         self.channels, self.order, self.theta = channels, order, theta
-        self.register_buffer("A", torch.empty(order, order))
-        self.register_buffer("B", torch.empty(order))
-        self.set_theta(theta)
+        a, b = discretize(order, theta)
+        self.register_buffer("A", a.to(torch.get_default_dtype()))
+        self.register_buffer("B", b.to(torch.get_default_dtype()))
         self.store: nn.Module = Store((order,))
         self.chunk = LONG_CHUNK if order < LARGE_ORDER else SHORT_CHUNK
 

@@ -112,7 +112,7 @@ def presets() -> dict[str, Preset]:
         ),
         "s4d-published": Preset(
             "s4d",
-            "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, a mean read-out",
+            "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, averaged (segments only)",
             {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
             {"batch": 50, "learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
         ),

@@ -61,8 +61,8 @@ def _check(graph: str, nodes: int, neighbours: int, rewire: float, attach: int) 
         return
     if not 2 <= neighbours < nodes or neighbours % 2:
         raise InputError(
-            f"neighbours {neighbours}: an even number (half of them on each side) from 2 to {nodes - 1} with "
-            f"nodes {nodes}"
+            f"neighbours {neighbours}: half of them are on each side, so with nodes {nodes} an even number from 2 to "
+            f"{(nodes - 1) // 2 * 2} is needed"
         )
     if not 0 <= rewire <= 1:
         raise InputError(f"rewire {rewire:g}: a probability, from 0 to 1, is needed")

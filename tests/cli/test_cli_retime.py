@@ -51,7 +51,8 @@ def test_it_is_the_same_model_with_its_windows_in_seconds(lmu, slow):
 def test_it_says_what_that_cost(lmu, slow):
     out, done = slow
     figures = [f"{100 * open_folder(path).manifest.metrics['test_accuracy']:.1f} %" for path in (lmu, out)]
-    assert f"accuracy on the test subjects: {figures[0]} at 50 Hz, {figures[1]} at 25 Hz\n" in done.out
+    said = f"accuracy on the test subjects: {figures[0]} at 50 Hz, {figures[1]} at 25 Hz (resampled recordings)\n"
+    assert said in done.out
     assert done.out.splitlines()[-1].startswith(f"next: edgeseq export {out}")
 
 
