@@ -41,10 +41,11 @@ def stage_entry(
     return Stage(verb, arguments, versions(), seed, data, data_fingerprint, parent)
 
 
-def trained_on(folder: Folder, data: str | None = None) -> Dataset:
+def trained_on(folder: Folder, data: str | None = None, *, rate: float | None = None) -> Dataset:
     """The data set that the folder's model was trained on, read again; or ``data``, read the same way.
 
-    For a model that was retimed it is resampled to the rate that it has now.
+    It comes at the rate that the model reads, or at ``rate`` Hz: the recordings of a model that was retimed, or taught
+    by one that was, are resampled as they were then, once, from what was recorded.
 
     Raises:
         InputError: it is not where it was, not what it was, or not what the model reads.
@@ -60,15 +61,20 @@ def trained_on(folder: Folder, data: str | None = None) -> Dataset:
     except InputError as error:
         hint = "" if data else f" {folder.path} was trained on it: pass --data if it is somewhere else now."
         raise InputError(f"{error}{hint}") from None
-    read, rate = dataset, folder.manifest.input.rate
-    if dataset.rate != rate and any(entry.verb == "retime" for entry in folder.manifest.lineage):
-        dataset = resampled(dataset, rate)
-    known = stage.data_fingerprint if stage else None
-    if stage and not data and read.fingerprint() != known and dataset.fingerprint() != known:
+    same = stage is not None and dataset.fingerprint() == stage.data_fingerprint
+    if stage and not data and not same:
         raise InputError(f"{source} is not what {folder.path} was trained on (its contents changed): pass --data")
+    wanted_rate = rate or folder.manifest.input.rate
+    if dataset.rate != wanted_rate and (same or rate or was_retimed(folder)):
+        dataset = resampled(dataset, wanted_rate)
     wanted = tuple(channel.name for channel in folder.manifest.input.channels)
     if dataset.channels != wanted:
         raise InputError(f"{dataset.name} has channels {list(dataset.channels)}, the model reads {list(wanted)}")
-    if dataset.rate != rate:
-        raise InputError(f"{dataset.name} has {dataset.rate:g} Hz, the model reads {rate:g} Hz")
+    if dataset.rate != wanted_rate:
+        raise InputError(f"{dataset.name} has {dataset.rate:g} Hz, the model reads {wanted_rate:g} Hz")
     return dataset
+
+
+def was_retimed(folder: Folder) -> bool:
+    """Whether the folder's model runs at another rate than it was trained at."""
+    return any(stage.verb == "retime" for stage in folder.manifest.lineage)

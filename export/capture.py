@@ -7,22 +7,35 @@ never from the graph. Whatever depends on constants alone is computed here.
 
 from __future__ import annotations
 
+import io
+import logging
+import os
+import re
+import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from edgeseq.errors import GateFailed, InputError, Unsupported
+from edgeseq.errors import EdgeseqError, GateFailed, InputError, Unsupported
 from edgeseq.export.aten import RULES, Refused
 from edgeseq.export.lower import StepForm
+from edgeseq.models.check import attributes, changed
 from edgeseq.models.store import initial_values
 from edgeseq.program import Builder, Program, Value, interpret
 
 CHECK_TOLERANCE = 1e-5
 _INTEGERS = (torch.int8, torch.int32)  # of quantized layers; everything else is float32
+_LOUD = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+_PASSED = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))  # not the model's own lines
+_RAISED_AT = re.compile(r'File "([^"\n]+)", line (\d+), in ')
 _DROPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
 
 
@@ -30,7 +43,8 @@ def capture(form: StepForm, input_size: int) -> Program:
     """The program of one step of ``form``, checked against it on random distinct states.
 
     Raises:
-        Unsupported: naming the operator outside the set and the module it came from.
+        Unsupported: naming the operator outside the set and the module it came from, or the attribute that the step
+            keeps something in.
         GateFailed: program and module do not agree.
     """
     x, state = _example(form, input_size, seed=0)
@@ -52,7 +66,7 @@ def capture(form: StepForm, input_size: int) -> Program:
         )
     builder = Builder(Value("x", (1, input_size)), [Value(name, tuple(state[name].shape)) for name in in_state])
     names: dict[str, Any] = {in_x: "x", **{graph_name: name for name, graph_name in in_state.items()}}
-    tensors = _translate(exported, builder, names)
+    tensors = _translate(exported, builder, names, lambda operator: _called_at(form, x, state, operator))
     y, *after = (_named(graph_name, builder, names, tensors) for graph_name in (out_y, *out_state.values()))
     program = builder.finish(y, dict(zip(out_state, after, strict=True)), initial_values(form.initial_state()))
     shape = program.values[y].shape
@@ -71,21 +85,74 @@ def _example(
     return x, {name: scale * torch.randn(v.shape, generator=generator) for name, v in form.initial_state().items()}
 
 
-def _export(form: nn.Module, x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.export.ExportedProgram:
+def _export(form: StepForm, x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad(), warnings.catch_warnings():
+            _check_attributes(form, x, state)
             warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs and warns of it
-            whole = torch.export.export(form, (x, state), strict=False)
+            with _quiet_if_refused():
+                whole = torch.export.export(form, (x, state), strict=False)
             return cast(torch.export.ExportedProgram, whole.run_decompositions({}))
+    except EdgeseqError:
+        raise
     except Exception as error:  # torch.export raises many types, none of them public
+        first, found = str(error).strip().splitlines()[:1] or [type(error).__name__], _RAISED_AT.findall(str(error))
+        where = f" (at {Path(found[-1][0]).name}:{found[-1][1]})" if found else ""
         raise Unsupported(
-            f"the step cannot be captured: {str(error).strip().splitlines()[0]}. A step may not branch on data, "
-            "and takes and returns tensors only"
+            f"the step cannot be captured: {first[0]}{where}. A step may not branch on data, and takes and returns "
+            "tensors only"
         ) from error
 
 
+def _check_attributes(form: StepForm, x: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
+    """Refuse a step that leaves something in an attribute, which export would take for a constant or make unusable."""
+    before = attributes(form.model)
+    for _ in range(2):
+        form(x.clone(), {name: tensor.clone() for name, tensor in state.items()})
+    for name in changed(before, attributes(form.model)):
+        raise Unsupported(f"the step keeps something in attribute {name!r}: carry it in the state")
+
+
+@contextmanager
+def _quiet_if_refused() -> Iterator[None]:
+    """Keep back what torch prints of its graph beside the error that it raises; without an error it is passed on."""
+    said, loud = io.StringIO(), _LOUD.disabled
+    _LOUD.disabled = True
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        _LOUD.disabled = loud
+    sys.stderr.write(said.getvalue())
+
+
+class _Calls(TorchFunctionMode):
+    """Notes the lines, outside torch and this package's export, from which a torch function of one name is called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.lines: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        frame: FrameType | None = sys._getframe(1)
+        while frame and frame.f_code.co_filename.startswith(_PASSED):
+            frame = frame.f_back
+        if frame and getattr(func, "__name__", "").strip("_") == self.name:
+            self.lines.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+def _called_at(form: StepForm, x: torch.Tensor, state: dict[str, torch.Tensor], operator: str) -> str:
+    """ " (called at file:line)", where the step calls a torch function of the operator's name; else nothing."""
+    with torch.no_grad(), _Calls(operator) as calls:
+        form(x.clone(), {name: tensor.clone() for name, tensor in state.items()})
+    lines = list(dict.fromkeys(calls.lines))[:3]
+    return f" (called at {', '.join(lines)})" if lines else ""
+
+
 def _translate(
-    exported: torch.export.ExportedProgram, builder: Builder, names: dict[str, Any]
+    exported: torch.export.ExportedProgram, builder: Builder, names: dict[str, Any], called_at: Callable[[str], str]
 ) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}  # what is known now: weights, buffers, and what follows from them alone
     roots: dict[str, str] = {}  # of what follows: the first weight or buffer that it was computed from
@@ -110,7 +177,7 @@ def _translate(
         elif node.target.__name__ == "getitem":
             names[node.name] = names[node.args[0].name][node.args[1]]
         else:
-            names[node.name] = _apply(node, builder, names, tensors)
+            names[node.name] = _apply(node, builder, names, tensors, called_at)
     return tensors
 
 
@@ -135,14 +202,23 @@ def _compute(node: torch.fx.Node, tensors: dict[str, torch.Tensor]) -> Any:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _apply(node: torch.fx.Node, builder: Builder, names: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+def _apply(
+    node: torch.fx.Node,
+    builder: Builder,
+    names: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    called_at: Callable[[str], str],
+) -> Any:
     target = node.target
     operator = target.__name__.split(".")[0] if callable(target) else str(target)
     namespace = getattr(target, "namespace", "")
     rule = RULES.get(operator if namespace == "aten" else f"{namespace}::{operator}")
     where = f"operator {operator!r} of module {builder.origin or 'the model'!r}"
     if rule is None:
-        raise Unsupported(f"{where} is not in the step program's set; write it with the operators of docs/operators.md")
+        raise Unsupported(
+            f"{where} is not in the step program's set{called_at(operator)}; write it with the operators of "
+            "docs/operators.md"
+        )
 
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _named(n.name, builder, names, tensors))
     try:

@@ -21,7 +21,7 @@ from edgeseq.errors import InputError, Unsupported, unknown
 from edgeseq.manifest import MemoryForm
 from edgeseq.models.contract import Store
 from edgeseq.models.legendre import discretize, impulse_response, taps_for
-from edgeseq.models.lmu import LmuBlock
+from edgeseq.models.lmu import Lmu, LmuBlock
 
 ERROR = 1e-6
 MOVE = 1.0  # what shifting one kept input by a place costs, in products: see benchmarks/memory_forms.py
@@ -85,7 +85,7 @@ def choose(block: LmuBlock, form: str) -> MemoryForm:
 
 
 def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, MemoryForm]:
-    """Give each memory of ``model``, in place, its form: one of ``FORMS`` for all, or one a block by the block's name.
+    """Give each memory of an :class:`Lmu`, in place, its form: one of ``FORMS`` for all, or one for each block by name.
 
     Returns the choices by the names of the blocks.
 
@@ -93,7 +93,8 @@ def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, Me
         InputError: an unknown form, or one for a block that the model does not have.
         Unsupported: taps are asked for, and there is nothing that could have them.
     """
-    blocks = {name: module for name, module in model.named_modules() if isinstance(module, LmuBlock)}
+    # Of this family alone, whose states are its blocks': another may read the memory of a block in ways of its own.
+    blocks = {f"blocks.{i}": block for i, block in enumerate(model.blocks)} if type(model) is Lmu else {}
     if forms == "taps" and not blocks:
         raise Unsupported("this model has no memory that could be kept as taps: only the feed-forward lmu has")
     if isinstance(forms, str) and forms not in FORMS:

@@ -20,7 +20,16 @@ from edgeseq.quant.distill import distillation, distilling, split_changes
 from edgeseq.training.evaluate import logits
 from edgeseq.training.loop import Report
 from edgeseq.training.settings import SKIP
-from edgeseq.training.stage import Announce, check_apart, check_fits, check_start, choose_split, complete, prepare
+from edgeseq.training.stage import (
+    Announce,
+    check_apart,
+    check_fits,
+    check_start,
+    choose_split,
+    complete,
+    kept_apart,
+    prepare,
+)
 
 
 def distill(
@@ -56,9 +65,9 @@ def distill(
     if not teachers:
         raise InputError("name at least one model folder to distill from")
     folders = [open_folder(teacher) for teacher in teachers]
-    parts = folders[0].manifest.split
+    test, validation = kept_apart(folders[0])
     dataset = trained_on(folders[0], source)
-    split = choose_split(dataset, test=parts.get("test", ()), validation=parts.get("validation", ()))
+    split = choose_split(dataset, test=test, validation=validation)
     models = load_teachers(folders, dataset, split, trust=trust)
     parent = open_folder(start) if start else None
     trainee = prepare(parent, preset, dataset, split, others, seed, trust=trust)
@@ -75,7 +84,7 @@ def distill(
         },
         seed=seed,
         data=source or (origin.data if origin else None),
-        data_fingerprint=dataset.fingerprint(),
+        data_fingerprint=dataset.origin_fingerprint,
         parent=parent.hash if parent else None,
     )
     with threads(trainee.settings.threads):

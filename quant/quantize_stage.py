@@ -20,7 +20,16 @@ from edgeseq.quant.calibrate import calibrate, quantize_model
 from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.training.loop import Report
-from edgeseq.training.stage import Announce, Trainee, check_start, choose_split, complete, prepare, write_scored
+from edgeseq.training.stage import (
+    Announce,
+    Trainee,
+    check_start,
+    choose_split,
+    complete,
+    kept_apart,
+    prepare,
+    write_scored,
+)
 
 METHODS = ("qat", "ptq")
 STATES = ("float32", "int16", "int8")
@@ -61,8 +70,9 @@ def quantize(
     check_start(out, seed, [parent.path, *teachers], overwrite=overwrite)
     _check_request(parent, method, state, teachers, changes)
     loss, others = split_changes(changes)
-    dataset, parts = trained_on(parent, data), parent.manifest.split
-    split = choose_split(dataset, test=parts.get("test", ()), validation=parts.get("validation", ()))
+    test, validation = kept_apart(parent)
+    dataset = trained_on(parent, data)
+    split = choose_split(dataset, test=test, validation=validation)
     folders = [open_folder(teacher) for teacher in teachers]
     models = load_teachers(folders, dataset, split, trust=trust)
     trainee = prepare(parent, PRESET, dataset, split, {**TUNING, **others}, seed, trust=trust)
@@ -130,6 +140,6 @@ def _entry(
         },
         seed=seed,
         data=data or (origin.data if origin else None),
-        data_fingerprint=dataset.fingerprint(),
+        data_fingerprint=dataset.origin_fingerprint,
         parent=parent.hash,
     )

@@ -20,7 +20,7 @@ from edgeseq.cli.output import (
     percent,
     typed,
 )
-from edgeseq.errors import GateFailed
+from edgeseq.errors import GateFailed, InputError
 from edgeseq.folder import WEIGHTS_NAME, Folder, open_folder
 from edgeseq.manifest import Link
 
@@ -124,6 +124,7 @@ def verify_folder(
     """Check every link that can be checked here, showing all of them.
 
     Raises:
+        InputError: the whole chain needs code from outside edgeseq, which is not trusted.
         Failed: a link does not hold. What it carries is the GateFailed, and the document with every link.
     """
     from edgeseq.devices.check import check_folder, require, unchecked_files
@@ -131,6 +132,12 @@ def verify_folder(
     clock, folder = Clock(), open_folder(path)
     weights = WEIGHTS_NAME in folder.manifest.files
     whole = weights and not engines and installed("torch")
+    if whole and not trust and ":" in folder.manifest.family:
+        raise InputError(
+            f"the model's family {folder.manifest.family!r} is code from outside edgeseq: pass --trust to import it "
+            f"and prove the whole chain; python -m edgeseq.devices verify {folder.path} checks the device's "
+            "half without it"
+        )
     if whole:
         from edgeseq.export.stage import prove
         from edgeseq.models.store import load_model

@@ -88,7 +88,7 @@ def _counted(folder: Folder, *, trust: bool) -> _Counted:
     if JSON_NAME in folder.manifest.files:
         return _Counted(Program.read(folder.path), folder.manifest.memories)
     if not installed("torch"):
-        return _Counted(missing="torch is not installed here")
+        return _Counted(missing="torch is not installed here, and without it only exported folders are counted")
     from edgeseq.export.capture import capture
     from edgeseq.export.lower import lower
     from edgeseq.models.store import load_model
@@ -157,7 +157,7 @@ def _show_costs(show: Show, counted: _Counted, trained: int | None) -> None:
     program = counted.program
     rows = [("parameters", "not known here" if trained is None else f"{trained:,} trained")]
     if program is None:
-        rows.append(("costs", f"counted after export: {counted.missing}"))
+        rows.append(("costs", f"not counted: {counted.missing}"))
     else:
         spent, constants = cost(program), sum(array.size for array in program.constants.values())
         counts = Counter(node.operator for node in program.nodes)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeseq.cli.output import Document, Json, Show, counted, need, percent, typed
-from edgeseq.cli.train import follow, parse_settings, read_config
+from edgeseq.cli.train import follow, next_export, parse_settings, read_config
 from edgeseq.folder import Folder, open_folder
 
 
@@ -58,7 +58,7 @@ def quantize(
         overwrite=overwrite,
         trust=trust,
     )
-    following = ("export", made.path, "--out", made.path.with_name(f"{made.path.name}-export"))
+    following = next_export(made)
     show.next(*following)
     return {**document, "next": typed(*following)}
 

@@ -126,9 +126,15 @@ def train(
         overwrite=overwrite,
         trust=trust,
     )
-    following = ("export", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-export"))
+    following = next_export(folder)
     show.next(*following)
     return {**document, "next": typed(*following)}
+
+
+def next_export(folder: Folder) -> tuple[str | Path, ...]:
+    """The command that exports a folder, with trust where its model is code from outside."""
+    foreign = ("--trust",) if ":" in folder.manifest.family else ()
+    return ("export", folder.path, "--out", folder.path.with_name(f"{folder.path.name}-export"), *foreign)
 
 
 def train_folder(show: Show, source: str, out: Path, **options: Any) -> tuple[Folder, Document]:

@@ -43,6 +43,7 @@ class Dataset:
     ``channels`` and ``units``: one of each per column of ``x`` (a unit is "" where nobody said it). ``rate``: frames
     per second, Hz. ``labels``: the classes, by index. ``licence``, ``citation``, ``origin``: "" where unknown.
     ``worn``: where on the body the sensor was ("wrist"), "" where unknown; it decides which augmentations are true.
+    ``recorded``: the fingerprint of what was recorded, where this was resampled from it.
     Contents are compared by :meth:`fingerprint`, not by ``==``.
     """
 
@@ -56,6 +57,7 @@ class Dataset:
     citation: str = ""
     origin: str = ""
     worn: str = ""
+    recorded: str = ""
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -95,6 +97,11 @@ class Dataset:
                 raise unknown(f"subject of {self.name}", subject, known)
         wanted = frozenset(subjects)
         return dataclasses.replace(self, recordings=tuple(r for r in self.recordings if r.subject in wanted))
+
+    @property
+    def origin_fingerprint(self) -> str:
+        """The fingerprint of what was recorded, whatever it was resampled to: what a lineage names."""
+        return self.recorded or self.fingerprint()
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the contents: frames, labels, subjects, channels, rate.

@@ -17,6 +17,7 @@ from edgeseq.data.dataset import Dataset, Recording
 from edgeseq.errors import InputError
 
 LOBES = 8  # of the sinc, to each side
+PART = 4096  # frames at once: each reads 16 and more, which for a long recording would not fit
 LOWEST_SHARE, HIGHEST_SHARE = 1 / 16, 16  # of the old rate
 
 
@@ -30,7 +31,7 @@ def resampled(dataset: Dataset, rate: float) -> Dataset:
         low, high = LOWEST_SHARE * dataset.rate, HIGHEST_SHARE * dataset.rate
         raise InputError(f"rate {rate:g} Hz: {dataset.name} has {dataset.rate:g} Hz, {low:g} to {high:g} are possible")
     recordings = tuple(_at(recording, rate / dataset.rate) for recording in dataset.recordings)
-    return dataclasses.replace(dataset, recordings=recordings, rate=rate)
+    return dataclasses.replace(dataset, recordings=recordings, rate=rate, recorded=dataset.origin_fingerprint)
 
 
 def _at(recording: Recording, ratio: float) -> Recording:
@@ -43,6 +44,11 @@ def _at(recording: Recording, ratio: float) -> Recording:
 
 def _interpolate(x: npt.NDArray[np.float32], at: npt.NDArray[np.float64], band: float) -> npt.NDArray[np.float32]:
     """``x (T, C)`` at the places ``at (N)``, without what is above ``band`` times its highest frequency."""
+    parts = [_interpolate_part(x, at[start : start + PART], band) for start in range(0, len(at), PART)]
+    return np.concatenate(parts)
+
+
+def _interpolate_part(x: npt.NDArray[np.float32], at: npt.NDArray[np.float64], band: float) -> npt.NDArray[np.float32]:
     reach = int(np.ceil(LOBES / band))
     near = np.floor(at).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)  # (N, W)
     distance = (at[:, None] - near) * band  # in lobes

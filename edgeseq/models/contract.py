@@ -141,5 +141,6 @@ def fixed(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of trained numbers; constants such as the LMU's A and B are not counted."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Number of trained numbers; constants such as the LMU's A and B are not counted, nor weights that do not exist."""
+    absent = sum(int((~mask).sum()) for mask in model.masks().values()) if isinstance(model, StreamingModel) else 0
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) - absent

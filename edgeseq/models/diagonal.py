@@ -17,6 +17,7 @@ L frames of a chunk, N chunks.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ class DiagonalSsm(nn.Module):
         super().__init__()
         if rule not in RULES:
             raise unknown("discretization", rule, RULES)
-        if not (0 < dt_min <= dt_max and rate > 0):
+        if not (0 < dt_min <= dt_max < math.inf and 0 < rate < math.inf):
             raise InputError(f"s4d: dt_min {dt_min}, dt_max {dt_max} and rate {rate}: 0 < dt_min <= dt_max, 0 < rate")
         self.channels, self.modes, self.rule = channels, size // 2, rule
         a, b = initial_modes(init, size)
@@ -105,6 +106,12 @@ class DiagonalSsm(nn.Module):
         self.D = nn.Parameter(torch.randn(channels))
         self.register_buffer("rate", torch.tensor(float(rate)))
         self.store: nn.Module = Store((2, self.modes, channels))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        stored = state_dict.get(f"{prefix}rate")
+        if stored is not None and not torch.allclose(stored.to(self.rate), self.rate):
+            raise InputError(f"{prefix.rstrip('.')} was retimed to rate {float(stored):g}, not {float(self.rate):g}")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def dynamics(self) -> tuple[str, ...]:
         """The parameters that set time constants."""

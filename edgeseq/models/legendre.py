@@ -20,6 +20,7 @@ Shape letters: B batch, T frames, C channels, Q order, L frames of a chunk, N ch
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ def discretize(order: int, theta: float) -> tuple[Tensor, Tensor]:
 
     Computed together as the exponential of the block matrix [[A/θ, B/θ], [0, 0]].
     """
-    if order < 1 or theta <= 0:
-        raise InputError(f"a Legendre memory of order {order} and theta {theta} steps: both must be positive")
+    if order < 1 or not 0 < theta < math.inf:
+        raise InputError(f"a Legendre memory of order {order} and theta {theta} steps: both must be positive numbers")
     i = torch.arange(order, dtype=torch.float64)
     row, column = i[:, None], i[None, :]
     gain = 2 * row + 1
@@ -99,6 +100,16 @@ class LegendreMemory(nn.Module):
         a, b = discretize(self.order, theta)
         self.A.copy_(a)
         self.B.copy_(b)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        stored = state_dict.get(f"{prefix}A")
+        if (
+            stored is not None
+            and stored.shape == self.A.shape
+            and not torch.allclose(stored.to(self.A), self.A, atol=1e-6)
+        ):
+            raise InputError(f"{prefix.rstrip('.')} holds another window than theta {self.theta:g}: give its own theta")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def initial_state(self, batch: int) -> Tensor:
         """Zeros ``(B, C, Q)``."""

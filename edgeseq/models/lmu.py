@@ -108,6 +108,9 @@ class Lmu(StreamingModel):
         if len({len(value) for value in per_block.values()}) != 1 or not channels:
             given = ", ".join(f"{name} {list(value)}" for name, value in per_block.items())
             raise InputError(f"lmu: one entry per block is needed in each of {given}")
+        for name, values in per_block.items():
+            if isinstance(values, str) or min(values) <= 0:
+                raise InputError(f"lmu: {name} {values!r} must be positive numbers, one for each block")
         self.front = Products(input_size, products) if products else nn.Identity()
         widths = [input_size + products, *hidden]
         sizes = zip(widths, channels, orders, thetas, hidden, strict=False)

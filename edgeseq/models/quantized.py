@@ -56,6 +56,11 @@ class Quantizer(nn.Module):
         self.scale.copy_(scale)
         self.zero.zero_()
 
+    def integers(self, x: Tensor) -> Tensor:
+        """``x`` of any shape as the int8 values that stand for it, in a float tensor."""
+        inverse = 1 / self.scale.float()
+        return torch.clamp(torch.round(x.float() * inverse) + self.zero, LOWEST, HIGHEST)
+
     def forward(self, x: Tensor) -> Tensor:
         """``x`` of any shape, rounded."""
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, LOWEST, HIGHEST)
@@ -76,12 +81,32 @@ class QuantizedLinear(nn.Module):
         return self.fixed()(x)
 
     def fixed(self) -> Callable[[Tensor], Tensor]:
-        """The same with the weights quantized now, once: for a loop over the frames of a sequence."""
+        """The same with the weights quantized now, once: for a loop over the frames of a sequence.
+
+        In training the sums are made of floats, which gradients need. Without gradients they are those of the integers
+        that a device adds, exact, so that none of them falls on the other side of a tie.
+        """
+        if not torch.is_grad_enabled():
+            return self._exact()
         weight, bias, scale = self.parts()
         rounded = bias.detach() / scale
         bias = bias + (scale * torch.round(rounded) - bias).detach()
         source, target = self.input, self.output
         return lambda x: cast(Tensor, target(linear(source(x), weight, bias)))
+
+    def _exact(self) -> Callable[[Tensor], Tensor]:
+        weight, bias, scale = (tensor.double() for tensor in self.integers())
+        source, target = self.input, self.output
+        # As the step program has it (edgeseq/program/quantized.py): one float32 multiplier a channel.
+        multiplier = scale.float() * source.scale.float() / target.scale.float()
+        shift = bias - source.zero * weight.sum(1)
+
+        def answer(x: Tensor) -> Tensor:
+            sums = linear(source.integers(x).double(), weight, shift).float()
+            q = torch.clamp(torch.round(sums * multiplier) + target.zero, LOWEST, HIGHEST)
+            return ((q - target.zero) * target.scale).to(x.dtype)
+
+        return answer
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Quantized weights ``(out, in)`` as real numbers, the bias ``(out)``, and the bias's scales ``(out)``."""
@@ -241,4 +266,5 @@ def _brevitas_linear(plain: nn.Linear) -> Any:
     with torch.no_grad():
         made.weight.copy_(plain.weight)
         made.bias.zero_() if plain.bias is None else made.bias.copy_(plain.bias)
+    made.bias.requires_grad_(plain.bias is not None)
     return made

@@ -150,7 +150,7 @@ def family_class(family: str, *, trust: bool = False) -> type[StreamingModel]:
     target = families().get(family)
     if target is None:
         if ":" not in family:
-            raise unknown("family", family, families())
+            raise InputError(f"{unknown('family', family, families())} A class of your own is named module:Class.")
         if not trust:
             raise InputError(f"the model's family {family!r} is code from outside edgeseq: pass --trust to import it")
         target = family
@@ -161,7 +161,7 @@ def family_class(family: str, *, trust: bool = False) -> type[StreamingModel]:
         hint = "" if family in families() else ". The folder of its module must be on PYTHONPATH"
         raise InputError(f"family {family!r} cannot be imported: {error}{hint}") from error
     if not (isinstance(found, type) and issubclass(found, StreamingModel)):
-        raise InputError(f"family {family!r}: {target} is not a subclass of edgeseq.models.StreamingModel")
+        raise InputError(f"family {family!r}: {target} is not a subclass of edgeseq.models.contract.StreamingModel")
     return found
 
 

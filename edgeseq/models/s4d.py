@@ -40,6 +40,8 @@ class TiedDropout(nn.Module):
 
     def __init__(self, share: float) -> None:
         super().__init__()
+        if not 0 <= share < 1:
+            raise InputError(f"dropout {share}: from 0 to less than 1 is possible")
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class ExponentialAverage(nn.Module):
 
     def __init__(self, timescale: float) -> None:
         super().__init__()
-        if timescale <= 0:
+        if not 0 < timescale < math.inf:
             raise InputError(f"s4d: timescale {timescale} must be positive")
         self.timescale = timescale
         self.store: nn.Module = Store()
@@ -180,8 +182,11 @@ class S4d(StreamingModel):
         super().__init__(input_size, output_size)
         if readout not in READOUTS:
             raise unknown("read-out", readout, READOUTS)
-        if layers < 1:
-            raise InputError(f"s4d: layers {layers} must be at least 1")
+        for name, size in (("layers", layers), ("hidden", hidden)):
+            if size < 1:
+                raise InputError(f"s4d: {name} {size} must be at least 1")
+        if not isinstance(prenorm, bool):
+            raise InputError(f"s4d: prenorm {prenorm!r} must be true or false")
         self.kind = readout
         self.tasks = ("segment",) if readout == "mean" else ("frame", "segment")
         settings: dict[str, Any] = {"init": init, "rule": rule, "dt_min": dt_min, "dt_max": dt_max, "rate": rate}
@@ -238,8 +243,8 @@ class S4d(StreamingModel):
         return self._pooled(self.readout(self.norm(h)), state, following)
 
     def last(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        if self.kind != "last":
-            return super().last(x, state)  # every frame of the last layer counts
+        if self.kind != "last" or self.training:
+            return super().last(x, state)  # every frame of the last layer counts, for the read-out or for a batch norm
         state = self.initial_state(x.shape[0]) if state is None else state
         h, following = self.encoder(self.normalize(x)), {}  # (B, T, H)
         for i, layer in enumerate(self.layers):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from edgeseq.errors import InputError, unknown
 from edgeseq.folder import WEIGHTS_NAME, Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, StateEntry, state_table
+from edgeseq.models.check import alike, attributes, check_contract, check_states, stepped
 from edgeseq.models.contract import State, StreamingModel, parameter_count
 from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import FAMILIES, build
 
 PARTS = ("train", "validation", "test")
-REBUILT_TOLERANCE = 1e-5  # relative to max(1, largest): the same float32 arithmetic, on another copy of the weights
+SHOWN_MISFITS = 3
 
 
 def save_weights(model: StreamingModel, folder: Path) -> None:
@@ -69,8 +72,13 @@ def initial_values(states: State) -> dict[str, float]:
 
 
 def state_entries(model: StreamingModel) -> tuple[StateEntry, ...]:
-    """The model's states in the packed layout, with the value that each starts from."""
+    """The model's states in the packed layout, with the value that each starts from.
+
+    Raises:
+        InputError: a state that is not float32, is called what no file can call it, or starts from several values.
+    """
     states = model.initial_state(1)
+    check_states(states)
     initial = initial_values(states)
     return state_table((name, tuple(tensor.shape), initial[name]) for name, tensor in states.items())
 
@@ -97,17 +105,24 @@ def save_model(
     wherever the folder is opened with trust. ``data`` is what the model was trained on, a name or a path that
     :func:`edgeseq.data.load` reads (with ``mapping``): labels, channels and rate in Hz are taken from it, and the proof
     takes its frames there. Without data, give ``labels``, ``channels`` and ``rate``, and later ``--data``. ``split``
-    names the subjects of "train", "validation" and "test"; ``metrics`` are numbers of your own to show.
+    names the subjects of "train", "validation" and "test"; without it nobody knows whom the model has not seen, and
+    there is no accuracy in ``bench`` and ``report``, none before ``quantize``, and no ``train --from`` without subjects
+    named. ``metrics`` are numbers of your own to show.
 
     Raises:
-        InputError: the class cannot be imported by that name, or does not build, of the arguments and weights, a model
-            that answers alike; another number of labels or channels than the model has; unknown subjects; a target
-            that exists.
+        InputError: a model that does not keep the contract (:func:`edgeseq.models.check.check_contract`); the class
+            cannot be imported by that name, or does not build, of the arguments and weights, a model that answers
+            alike; another number of labels or channels than the model has; unknown subjects; a target that exists.
     """
     out = Path(out)
     check_target(out, overwrite=overwrite)
-    family = family or _family_of(model)
-    given = msgspec.to_builtins(dict(arguments or {}))
+    if not isinstance(model, StreamingModel):
+        raise InputError(
+            f"the model is a {type(model).__name__}: a subclass of edgeseq.models.contract.StreamingModel is needed, "
+            "which may hold it and says where its state starts and what one step is"
+        )
+    family = _importable(family) if family else _family_of(model)
+    given = _arguments(arguments or {})
     rebuilt = _rebuilt(model, family, given)
     dataset = datasets.load(data, mapping) if data else None
     source = _input(rebuilt, dataset, channels, rate)
@@ -121,7 +136,7 @@ def save_model(
         states=state_entries(rebuilt),
         decision=decision or Decision(),
         split=_subjects(dataset, split or {}),
-        metrics=dict(metrics or {}),
+        metrics=_metrics(metrics or {}),
         parameters=parameter_count(rebuilt),
         facts=dict(rebuilt.facts()),
         lineage=(
@@ -142,24 +157,51 @@ def save_model(
 def _family_of(model: StreamingModel) -> str:
     """The name under which the model's class can be imported again."""
     made = type(model)
-    target = f"{made.__module__}:{made.__qualname__}"
-    if made.__module__ == "__main__":
-        raise InputError(
-            f"the model's class {made.__qualname__} is defined in the script that is running, where nobody else can "
-            "import it: move it to a module of its own, or name one that has it with family='module:Class'"
-        )
+    target = _importable(f"{made.__module__}:{made.__qualname__}")
     return next((name for name, builtin in FAMILIES.items() if builtin == target), target)
+
+
+def _importable(family: str) -> str:
+    module, _, name = family.partition(":")
+    if module == "__main__":
+        raise InputError(
+            f"the model's class {name} is defined in the script that is running, where nobody else can import it: "
+            "move it to a module of its own, or name one that has it with family='module:Class'"
+        )
+    return family
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the manifest keeps them."""
+    kept = {}
+    for name, value in given.items():
+        try:
+            kept[name] = msgspec.json.decode(msgspec.json.encode(value))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"argument {name!r} is {value!r:.60} ({error}): the manifest keeps numbers, text, lists and dicts"
+            ) from None
+    return kept
+
+
+def _metrics(given: Mapping[str, float]) -> dict[str, float]:
+    for name, value in given.items():
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise InputError(f"metric {name!r} is {value!r:.60}: a finite number is needed")
+    return {name: float(value) for name, value in given.items()}
 
 
 def _rebuilt(model: StreamingModel, family: str, arguments: dict[str, Any]) -> StreamingModel:
     """The model as whoever opens the folder will build it, shown to answer as ``model`` does; float32, eval mode."""
-    live = copy.deepcopy(model).to("cpu", torch.float32).eval()
-    made = build(family, live.input_size, live.output_size, dict(arguments), trust=True)
+    live = _copied(model).to("cpu", torch.float32).eval()
+    made = build(family, live.input_size, live.output_size, dict(arguments), trust=True).to(torch.float32)
     try:
         made.load_state_dict(live.state_dict())
     except RuntimeError as error:
+        misfits = _misfits(live.state_dict(), made.state_dict()) or str(error).splitlines()[0]
         raise InputError(
-            f"{family} with arguments {arguments} is not the model to save, whose weights do not fit: {error}"
+            f"{family} with arguments {arguments} is not the model to save, whose weights do not fit: {misfits}. Name "
+            "in arguments whatever the model was built with"
         ) from None
     made.eval()
     what = f"{family} with arguments {arguments} and the same weights"
@@ -171,8 +213,31 @@ def _rebuilt(model: StreamingModel, family: str, arguments: dict[str, Any]) -> S
             )
     if not isinstance(made.look_ahead, int) or made.look_ahead < 0:
         raise InputError(f"{family} has look_ahead {made.look_ahead!r}: a whole number of steps, 0 or more, is needed")
+    check_contract(made)
     _check_alike(live, made, what)
     return made
+
+
+def _copied(model: StreamingModel) -> StreamingModel:
+    """A copy to change. Torch does not copy what was computed with gradients, as a state in an attribute is."""
+    for name, held in attributes(model).items():
+        if any(isinstance(leaf, torch.Tensor) and not leaf.is_leaf for leaf, _ in held):
+            raise InputError(
+                f"the model keeps something that it computed in attribute {name!r}, which no stream carries: carry it "
+                "in the state"
+            )
+    return copy.deepcopy(model)
+
+
+def _misfits(live: State, made: State) -> str:
+    """Which tensors are not of the same name and shape, at most a few of them."""
+    found = []
+    for name in dict.fromkeys((*live, *made)):
+        ours, theirs = (list(held[name].shape) if name in held else "not there" for held in (live, made))
+        if ours != theirs:
+            found.append(f"{name} is {ours} in the model and {theirs} in what was built")
+    more = f", and {len(found) - SHOWN_MISFITS} more" if len(found) > SHOWN_MISFITS else ""
+    return ", ".join(found[:SHOWN_MISFITS]) + more
 
 
 @torch.no_grad()
@@ -185,20 +250,13 @@ def _check_alike(live: StreamingModel, made: StreamingModel, what: str) -> None:
         raise InputError(f"{what} has the states {_shown(found)}, and the model to save {_shown(states)}")
     x = torch.randn(1, live.input_size, generator=generator)
     state = {name: torch.randn(shape, generator=generator) for name, shape in states.items()}
-    (y, after), (made_y, made_after) = (each.step(x, dict(state)) for each in (live, made))
-    if tuple(y.shape) != (1, live.output_size):
-        raise InputError(f"step answers with shape {list(y.shape)}: (1, {live.output_size}), one frame's, is needed")
+    (y, after), (made_y, made_after) = (stepped(each, x, state) for each in (live, made))
     for name, tensor in {"answer": y, **after}.items():
-        other = made_y if name == "answer" else made_after[name]
-        if tensor.shape != other.shape or bool((tensor - other).abs().max() > REBUILT_TOLERANCE * _largest(tensor)):
+        if not alike(tensor, made_y if name == "answer" else made_after[name]):
             raise InputError(
                 f"{what} takes another step than the model to save ({name} differs): name in arguments whatever the "
                 "model was built with, and register as a buffer whatever else it computes with"
             )
-
-
-def _largest(tensor: torch.Tensor) -> float:
-    return max(1.0, float(tensor.abs().max()))
 
 
 def _shown(states: Mapping[str, torch.Size]) -> str:
@@ -207,11 +265,26 @@ def _shown(states: Mapping[str, torch.Size]) -> str:
 
 def _labels(model: StreamingModel, dataset: datasets.Dataset | None, labels: Sequence[str]) -> tuple[str, ...]:
     known = tuple(labels) or (dataset.labels if dataset else ())
+    _check_given("labels", known, dataset)
     if len(known) != model.output_size:
         raise InputError(f"{len(known)} labels {list(known)} for a model of {model.output_size} outputs: one for each")
+    _check_distinct("label", known)
     if dataset and known != dataset.labels:
         raise InputError(f"labels {list(known)}, but {dataset.name} has {list(dataset.labels)}: leave one of them out")
     return known
+
+
+def _check_given(what: str, known: Sequence[str], dataset: datasets.Dataset | None) -> None:
+    if not known and dataset is None:
+        raise InputError(f"neither data nor {what} are given: give data=, or labels=, channels= and rate=")
+
+
+def _check_distinct(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"{what} {name!r} is of type {type(name).__name__}: text is needed")
+        if names.count(name) > 1:
+            raise InputError(f"{what} {name!r} is named {names.count(name)} times: each needs a name of its own")
 
 
 def _input(
@@ -225,8 +298,10 @@ def _input(
             if given[what] and given[what] != has:
                 raise InputError(f"{what} {given[what]}, but {dataset.name} has {has}: leave one of them out")
         named, rate = ours, dataset.rate
+    _check_given("channels", [channel.name for channel in named], dataset)
     if len(named) != model.input_size:
         raise InputError(f"{len(named)} channels named for a model of {model.input_size} inputs: one for each")
+    _check_distinct("channel", [channel.name for channel in named])
     if not rate or not 0 < rate < float("inf"):
         raise InputError(f"rate {rate}: frames a second (Hz) are needed, or data that says them")
     mean, std = model.input_mean.tolist(), (1 / model.input_scale).tolist()
@@ -234,9 +309,16 @@ def _input(
 
 
 def _subjects(dataset: datasets.Dataset | None, split: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Who is in which part; subjects are text, as data names them, and numbers are taken as their text."""
+    found = {}
     for part, subjects in split.items():
         if part not in PARTS:
             raise unknown("part of a split", part, PARTS)
+        if isinstance(subjects, str):
+            raise InputError(
+                f"split has {subjects!r} as {part!r}: a list of subjects is needed, such as [{subjects!r}]"
+            )
+        found[part] = tuple(map(str, subjects))
         if dataset:
-            dataset.only(subjects)
-    return {part: tuple(subjects) for part, subjects in split.items()}
+            dataset.only(found[part])
+    return found

@@ -201,6 +201,7 @@ def _round(
         loss = objective(answers, batch)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        _mask_gradients(run.model, masks)
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
         run.optimizer.step()
         _keep_masks(run.model, masks)
@@ -240,6 +241,14 @@ def _optimizer(model: StreamingModel, settings: Settings) -> torch.optim.AdamW:
         {"params": [p for name, p in trained if name in slow], "weight_decay": 0.0, "peak": dynamic},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+
+
+def _mask_gradients(model: StreamingModel, masks: Mapping[str, Tensor]) -> None:
+    """Weights that do not exist have no part in the gradient's norm, by which it is clipped."""
+    for name, mask in masks.items():
+        gradient = weight_of(model.get_submodule(name)).grad
+        if gradient is not None:
+            gradient.mul_(mask)
 
 
 @torch.no_grad()

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Precision
 from edgeseq.models.store import load_model
 from edgeseq.training.settings import Settings
-from edgeseq.training.stage import Trainee, check_start, choose_split, write_scored
+from edgeseq.training.stage import Trainee, check_start, choose_split, kept_apart, write_scored
 
 
 def retime(
@@ -45,16 +44,15 @@ def retime(
         raise Unsupported(f"{parent.path} is quantized for {manifest.input.rate:g} Hz: retime first, then quantize")
     model = load_model(parent, trust=trust)
     arguments = {**manifest.arguments, **model.retime(manifest.input.rate / rate)}
-    dataset = trained_on(parent, data)
+    dataset = trained_on(parent, data, rate=rate)
     original = manifest.data_stage
-    split = choose_split(
-        resampled(dataset, rate), test=manifest.split.get("test", ()), validation=manifest.split.get("validation", ())
-    )
+    test, validation = kept_apart(parent)
+    split = choose_split(dataset, test=test, validation=validation)
     entry = stage_entry(
         "retime",
         {"rate": rate, "from": manifest.input.rate, "mapping": original.arguments.get("mapping") if original else None},
         data=data or (original.data if original else None),
-        data_fingerprint=original.data_fingerprint if original and not data else dataset.fingerprint(),
+        data_fingerprint=dataset.origin_fingerprint,
         parent=parent.hash,
     )
     trainee = Trainee(model, manifest.family, arguments, Settings(), parent)

@@ -12,9 +12,10 @@ import msgspec
 import torch
 
 from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_subject
+from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError, Unsupported, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
-from edgeseq.lineage import stage_entry
+from edgeseq.lineage import stage_entry, was_retimed
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, Precision, Stage
 from edgeseq.models.contract import StreamingModel, parameter_count
 from edgeseq.models.registry import Preset, build, presets
@@ -71,8 +72,10 @@ def train(
     check_start(out, seed, [start] if start else [], overwrite=overwrite)
     dataset = load(source, mapping)
     parent = open_folder(start) if start else None
+    if parent and was_retimed(parent) and dataset.rate != parent.manifest.input.rate:
+        dataset = resampled(dataset, parent.manifest.input.rate)
     if parent and fold is None and not test and not validation:
-        test, validation = parent.manifest.split["test"], parent.manifest.split["validation"]
+        test, validation = kept_apart(parent, "name them with --test and --validation, or choose a --fold")
     split = choose_split(dataset, fold=fold or 0, test=test, validation=validation)
     trainee = prepare(parent, preset, dataset, split, changes or {}, seed, trust=trust)
     announce(trainee.model, split, trainee.settings)
@@ -85,10 +88,26 @@ def train(
         },
         seed=seed,
         data=source,
-        data_fingerprint=dataset.fingerprint(),
+        data_fingerprint=dataset.origin_fingerprint,
         parent=parent.hash if parent else None,
     )
     return complete(out, trainee, split, entry, seed, overwrite=overwrite, report=report)
+
+
+def kept_apart(folder: Folder, mend: str = "give edgeseq.save_model its split") -> tuple[tuple[str, ...], ...]:
+    """The test and the validation subjects of a folder's model.
+
+    Raises:
+        InputError: it does not say who they are, and anybody could have been trained on; ``mend``: what to do then.
+    """
+    parts = folder.manifest.split
+    missing = [part for part in ("test", "validation") if not parts.get(part)]
+    if missing:
+        raise InputError(
+            f"{folder.path} does not say who its {' and '.join(missing)} subjects are, whom it was not trained on: "
+            f"{mend}"
+        )
+    return parts["test"], parts["validation"]
 
 
 def check_start(out: Path, seed: int, origins: Sequence[str | Path] = (), *, overwrite: bool) -> None:
@@ -127,6 +146,11 @@ def prepare(
         made = next((found for found in map(_made_from, parent.manifest.lineage) if found), None)
         preset = made if made in presets() else preset
     known = presets()
+    if ":" in preset:
+        raise InputError(
+            f"model {preset!r} is a class, and a preset is needed, one of those that edgeseq models lists: a class of "
+            "your own comes in by edgeseq.save_model, trained by a loop of your own, and --from trains it on"
+        )
     if preset not in known:
         raise unknown("model", preset, known)
     family, arguments, settings = configure(known[preset], dataset, changes)
@@ -141,7 +165,7 @@ def prepare(
     if "frame" not in model.tasks:
         raise Unsupported(
             f"this {family} answers at the end of bounded segments, and {dataset.name} wants an answer at every frame: "
-            "choose a read-out that forgets"
+            "choose a read-out that forgets, such as --set model.readout=last or average of s4d"
         )
     _check_lengths(split, settings)
     precision = parent.manifest.precision if parent else Precision()
@@ -258,7 +282,12 @@ def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), v
         InputError: only one of the two is named, or the fold does not exist.
     """
     if bool(test) != bool(validation):
-        raise InputError("name the subjects of both --test and --validation, or of neither")
+        named, missing = ("test", "validation") if test else ("validation", "test")
+        raise InputError(
+            f"there are {named} subjects ({', '.join(test or validation)}) and no {missing} subjects: name the "
+            "subjects of both --test and --validation, or of neither; a folder has those that save_model was given as "
+            "split"
+        )
     if not test:
         return default_split(dataset, fold)
     return split_by_subject(dataset, test=test, validation=validation)

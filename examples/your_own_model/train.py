@@ -59,7 +59,7 @@ def main(out):
         family="my_model:Mine",
         arguments={"hidden": HIDDEN},
         data="spar_watch",  # labels, channels and rate; later the frames of the proof
-        split=split.subjects(),
+        split=split.subjects(),  # who is tested on: for the accuracy in bench and report, and before quantize
         metrics={"validation_accuracy": scored},
     )
     print(f"{100 * scored:.0f} % of the frames of a person never seen; wrote {folder.path}")

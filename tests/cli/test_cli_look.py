@@ -56,7 +56,7 @@ def test_inspect_where_torch_is_not_says_to_export(process, trained, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n", encoding="utf-8")
     done = process("inspect", trained, env={"PYTHONPATH": str(tmp_path)})
     assert done.code == 0, done.err
-    assert "counted after export: torch is not installed" in done.out
+    assert "not counted: torch is not installed here, and without it only exported" in " ".join(done.out.split())
     done = process("inspect", trained, "--program", env={"PYTHONPATH": str(tmp_path)})
     assert done.code == 2
     assert f"run edgeseq export {trained}" in done.err
@@ -93,7 +93,9 @@ def test_inspect_asks_for_trust_before_it_imports_code(edgeseq, trained, tmp_pat
     folder = changed(trained, tmp_path / "m", family="edgeseq.models.rnn:Rnn", parameters=None)
     done = edgeseq("inspect", folder)
     assert done.code == 0, done.err
+    assert "not counted: the model's family 'edgeseq.models.rnn:Rnn' is code from outside" in " ".join(done.out.split())
     assert "pass --trust" in " ".join(done.out.split())
+    assert "after export" not in done.out
     assert "not known here" in done.out
     assert f"next: edgeseq export {folder} --out {folder}-export --trust" in done.out
     assert "MACs" in edgeseq("inspect", folder, "--trust").out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edgeseq.data import write_npz
+from edgeseq.data.resample import resampled
 from edgeseq.devices import check
 from edgeseq.export import stage
 from edgeseq.folder import open_folder
@@ -96,3 +98,49 @@ def test_a_family_without_a_step_size_is_refused(edgeseq, trained):
     assert done.code == 4
     assert "no step size" in done.err
     assert not trained.with_name("nothing").exists()
+
+
+def test_there_and_back_is_scored_on_what_was_recorded(edgeseq, lmu, slow):
+    back = lmu.with_name("lmu-back")
+    assert edgeseq("retime", slow[0], "--rate", 50, "--out", back).code == 0
+    before, after = open_folder(lmu).manifest, open_folder(back).manifest
+    assert after.arguments == before.arguments
+    assert after.metrics == before.metrics
+
+
+def test_a_student_of_a_retimed_teacher_finds_its_data(edgeseq, slow):
+    student = slow[0].with_name("student-25")
+    tiny = ("rounds=1", "steps=2", "batch=2", "crop=2", "model.hidden=4")
+    settings = [word for pair in tiny for word in ("--set", pair)]
+    done = edgeseq("distill", slow[0], "--model", "gru", "--out", student, *settings)
+    assert done.code == 0, done.err
+    assert open_folder(student).manifest.input.rate == 25.0
+    exported = edgeseq("export", student, "--out", student.with_name("student-25-export"), "--frames", FRAMES)
+    assert exported.code == 0, exported.err
+
+
+def test_a_retimed_model_is_trained_on_with_the_data_it_came_from(edgeseq, people, slow):
+    out = slow[0].with_name("lmu-25-on")
+    tiny = ("rounds=1", "steps=2", "batch=2", "crop=2")
+    settings = [word for pair in tiny for word in ("--set", pair)]
+    done = edgeseq("train", people, "--from", slow[0], "--out", out, *settings)
+    assert done.code == 0, done.err
+    assert open_folder(out).manifest.input.rate == 25.0
+    assert trained_on(open_folder(out)).rate == 25.0
+
+
+def test_recordings_of_the_new_rate_itself_can_score_it(edgeseq, lmu, slow, tmp_path):
+    native = tmp_path / "native.npz"
+    write_npz(resampled(trained_on(open_folder(lmu)), 25.0), native)
+    out = lmu.with_name("lmu-25-native")
+    done = edgeseq("retime", lmu, "--rate", 25, "--data", native, "--out", out)
+    assert done.code == 0, done.err
+    assert open_folder(out).manifest.metrics == open_folder(slow[0]).manifest.metrics
+
+
+def test_other_data_of_another_rate_is_not_resampled_in_silence(edgeseq, trained, lmu, tmp_path):
+    other = tmp_path / "other.npz"
+    write_npz(resampled(trained_on(open_folder(lmu)), 25.0), other)
+    done = edgeseq("export", trained, "--data", other, "--out", tmp_path / "out", "--frames", FRAMES)
+    assert done.code == 2
+    assert "has 25 Hz, the model reads 50 Hz" in done.err

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseq.data import Dataset, Recording
-from edgeseq.data.resample import resampled
+from edgeseq.data.resample import PART, resampled
 from edgeseq.errors import InputError
 
 
@@ -50,6 +50,9 @@ def test_a_frame_has_the_label_of_the_nearest_old_one():
     labels = np.array([0] * 100 + [-1] * 100 + [1] * 200, np.int16)
     (recording,) = resampled(waves(1.0, 50.0, labels=labels), 25.0).recordings
     np.testing.assert_array_equal(recording.y, labels[::2])
+    (recording,) = resampled(waves(1.0, 50.0, labels=labels), 61.7).recordings
+    at = np.arange(len(recording.y)) / 61.7  # seconds
+    np.testing.assert_array_equal(recording.y, labels[np.minimum(np.round(at * 50).astype(int), 399)])
 
 
 def test_what_is_not_touched_stays():
@@ -62,6 +65,15 @@ def test_what_is_not_touched_stays():
         before.name,
     )
     assert (after.recordings[0].subject, after.recordings[0].name) == ("1", "one")
+    assert after.fingerprint() != before.fingerprint()
+    assert after.origin_fingerprint == before.origin_fingerprint == before.fingerprint()
+
+
+def test_a_long_recording_is_resampled_in_parts_without_seams():
+    found = resampled(waves(3.0, 50.0, seconds=400.0), 100.0).recordings[0].x[:, 0]
+    expected = np.sin(2 * np.pi * 3.0 * np.arange(len(found)) / 100.0)
+    assert len(found) > 4 * PART
+    np.testing.assert_allclose(found[100:-100], expected[100:-100], atol=2e-3)
 
 
 @pytest.mark.parametrize("rate", [0.0, -5.0, 1.0, 5000.0, float("nan"), float("inf")])

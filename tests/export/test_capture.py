@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -179,6 +182,78 @@ def test_a_branch_on_data_is_refused(captured):
         captured(lambda m, x, s: (x if x.sum() > 0 else -x, s))
 
 
+def test_a_branch_on_data_is_refused_with_its_line_and_without_the_graph(captured, capfd):
+    def step(m, x, s):
+        if x.sum() > 0:
+            return x, s
+        return -x, s
+
+    with pytest.raises(Unsupported, match=rf"test_capture\.py:{step.__code__.co_firstlineno + 1}"):
+        captured(step)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_torch_says_of_a_step_that_it_exports_is_passed_on(captured, capfd):
+    def step(m, x, s):
+        print("a word", file=sys.stderr)
+        return x * 2, {"h": x}
+
+    captured(step)
+    assert "a word" in capfd.readouterr().err
+
+
+def keep_tensor(m, x):
+    m.kept = x
+
+
+def keep_in_place(m, x):
+    m.kept.add_(x)
+
+
+def keep_in_list(m, x):
+    m.kept.append(x)
+
+
+def keep_count(m, x):
+    m.kept = m.kept + 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "start"),
+    [
+        (keep_tensor, {}),
+        (keep_tensor, {"kept": None}),
+        (keep_in_place, {"kept": "tensor"}),
+        (keep_in_list, {"kept": []}),
+        (keep_count, {"kept": 0}),
+    ],
+)
+@pytest.mark.parametrize("inner", [False, True], ids=["model", "module"])
+def test_a_step_that_keeps_something_in_an_attribute_is_refused_with_its_name(captured, keep, start, inner):
+    head = nn.Linear(6, 6)
+    values = {name: torch.zeros(1, 6) if value == "tensor" else copy.copy(value) for name, value in start.items()}
+
+    def step(m, x, s):
+        holder = m.head if inner else m
+        for name, value in values.items():
+            if not hasattr(holder, name):
+                object.__setattr__(holder, name, value)
+        keep(holder, x)
+        return m.head(x) + s["h"], {"h": x}
+
+    with pytest.raises(Unsupported, match=f"in attribute '{'head.' if inner else ''}kept': carry it in the state"):
+        captured(step, head=head)
+
+
+def test_attributes_that_stay_as_they_are_are_captured(captured):
+    def step(m, x, s):
+        m.gain, m.shape = 2.0, x.shape
+        return x * m.gain + m.table[0], {"h": x}
+
+    program = captured(step, gain=2.0, shape=torch.Size([1, 6]), table=[torch.ones(6)])
+    np.testing.assert_array_equal(run(program, x=ramp(), h=ramp())[0][0], 2 * ramp() + 1)
+
+
 class Cumulative(nn.Module):
     def forward(self, x):
         return x.cumsum(-1)
@@ -187,6 +262,17 @@ class Cumulative(nn.Module):
 def test_an_operator_outside_the_set_is_refused_with_the_module_it_came_from(captured):
     with pytest.raises(Unsupported, match=r"operator 'cumsum' of module 'head\.1' is not in the step program's set"):
         captured(lambda m, x, s: (m.head(x), s), head=nn.Sequential(nn.Linear(6, 3), Cumulative()))
+
+
+def test_an_operator_outside_the_set_is_refused_with_the_lines_that_call_it(captured):
+    def step(m, x, s):
+        return torch.cumsum(x, -1), {"h": x.cumsum(-1)}
+
+    line = step.__code__.co_firstlineno + 1
+    with pytest.raises(Unsupported, match=rf"'cumsum' of module 'the model' .*\(called at test_capture\.py:{line}\);"):
+        captured(step)
+    with pytest.raises(Unsupported, match=r"'cumsum'.*\(called at test_capture\.py:\d+\);"):
+        captured(lambda m, x, s: (m.head(x), s), head=Cumulative())
 
 
 def test_an_argument_outside_the_set_is_refused_with_the_module_it_came_from(captured):

@@ -12,9 +12,11 @@ from edgeseq.export.lower import lower
 from edgeseq.export.memory import ERROR, TapsBlock, choose
 from edgeseq.export.proof import prove_step, run_step_form, run_training_form
 from edgeseq.manifest import Precision
+from edgeseq.models.contract import StreamingModel
 from edgeseq.models.legendre import taps_for
-from edgeseq.models.lmu import Lmu
+from edgeseq.models.lmu import Lmu, LmuBlock
 from edgeseq.models.quantized import with_precision
+from edgeseq.models.registry import build
 from edgeseq.program import cost
 
 INPUTS = 6
@@ -129,3 +131,47 @@ def test_published_sizes_choose_by_their_products():
     assert choose(lmuformer, "auto").form == "taps"
     watch = Lmu(1, 2, channels=(12,), orders=(6,), thetas=(100.0,), hidden=(48,)).blocks[0]
     assert choose(watch, "auto").form == "recurrence"
+
+
+class Holder(StreamingModel):
+    """A model from outside that reads the memory of one of our blocks in its own way."""
+
+    def __init__(self):
+        super().__init__(INPUTS, 3)
+        self.block = LmuBlock(INPUTS, 1, 16, 3.0, 3)
+
+    def initial_state(self, batch):
+        return {"kept": self.block.initial_state(batch)}
+
+    def step(self, x, state):
+        m = self.block.memory.step(self.block.encoder(x), state["kept"])
+        return self.block.mix(m, x), {"kept": m}
+
+
+def test_blocks_in_a_model_from_outside_are_left_as_they_are():
+    torch.manual_seed(0)
+    held = Holder().eval()
+    assert choose(held.block, "auto").form == "taps"
+    form = lower(held)
+    assert form.memories == {}
+    assert form.keeps_states
+    capture(form, INPUTS)
+
+
+def test_taps_are_refused_where_there_is_no_memory_to_have_them():
+    torch.manual_seed(0)
+    with pytest.raises(Unsupported, match="only the feed-forward lmu"):
+        lower(build("rnn", INPUTS, 4, {"hidden": 4}), "taps")
+    with pytest.raises(InputError, match="unknown form of a memory 'bogus'"):
+        lower(build("rnn", INPUTS, 4, {"hidden": 4}), "bogus")
+
+
+def test_shifting_the_last_inputs_counts_too():
+    """Taps with a few products fewer than the recurrence, which moving them costs."""
+    for order in range(2, 80):
+        block = LmuBlock(INPUTS, 1, order, 40.0, 8)
+        found = choose(block, "auto")
+        if 0 < found.recurrence_macs - found.taps_macs < found.taps:
+            assert found.form == "recurrence"
+            return
+    pytest.fail("no size at the boundary was tried")

@@ -88,11 +88,12 @@ def small_reference() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def reference() -> Any:
     """``reference(file)``: the authors' vectors, all of them; skipped where the folder is not there."""
-    default = Path(__file__).parents[3] / "shared" / "reference"
-    folder = Path(os.environ.get("EDGESEQ_REFERENCE", default))
+    named = os.environ.get("EDGESEQ_REFERENCE")
+    folder = Path(named) if named else Path(__file__).parents[3] / "shared" / "reference"
 
     def read(file: str) -> dict[str, np.ndarray]:
         if not (folder / file).is_file():
+            assert not named, f"EDGESEQ_REFERENCE names {named}, which has no {file}"
             pytest.skip(f"no reference vectors {file}: set EDGESEQ_REFERENCE to their folder")
         with np.load(folder / file) as stored:
             return dict(stored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,9 @@ def test_no_parameters_make_it_unstable(log_dt, log_decay, frequency, rule):
         for parameter, value in ((layer.log_dt, log_dt), (layer.log_decay, log_decay), (layer.frequency, frequency)):
             parameter.fill_(value)
         turn, weight = layer.discretize()
+        rounded, _ = layer.float().discretize()
     assert torch.linalg.vector_norm(turn) < 1
+    assert torch.linalg.vector_norm(rounded.double()) < 1 + 1e-7  # both parts may be rounded up
     assert torch.isfinite(weight).all()
 
 
@@ -276,3 +279,25 @@ def test_time_constants_at_the_start_lie_between_the_bounds():
 def test_what_cannot_be_is_refused(arguments, said):
     with pytest.raises(InputError, match=said):
         DiagonalSsm(2, **{"size": 4, **arguments})
+
+
+def test_what_an_initialization_has_in_b_is_in_c_at_the_start():
+    """c is complex standard normal, E|c|² = 1, times b of its mode."""
+    torch.manual_seed(0)
+    for init in INITIALIZATIONS:
+        _, b = initial_modes(init, 8)
+        found = DiagonalSsm(20_000, 8, init=init).C.detach().double().square().sum(-1).mean(0)  # (M)
+        torch.testing.assert_close(found, b.abs().square(), rtol=0.05, atol=0)
+
+
+def test_step_sizes_start_log_uniform():
+    torch.manual_seed(0)
+    log_dt = DiagonalSsm(20_000, 2, dt_min=1e-3, dt_max=1e-1).log_dt.detach()
+    shares = [float((log_dt < math.log(dt)).float().mean()) for dt in (10**-2.5, 1e-2, 10**-1.5)]
+    assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.02)
+
+
+def test_weights_at_another_rate_are_refused():
+    stored = DiagonalSsm(3, 4, rate=2.0).state_dict()
+    with pytest.raises(InputError, match="retimed to rate 2, not 1"):
+        DiagonalSsm(3, 4).load_state_dict(stored)

@@ -14,7 +14,9 @@ from edgeseq.models.legendre import LONG_CHUNK, LegendreMemory, discretize
 from edgeseq.models.lmu import LmuBlock
 
 
-def assert_authors_matrices(vectors, count):
+def assert_authors_matrices(vectors):
+    count = sum(name.startswith("ab/") and name.endswith("/A") for name in vectors)
+    assert count
     for i in range(count):
         a, b = discretize(int(vectors[f"ab/{i}/d"]), float(vectors[f"ab/{i}/theta"]))
         np.testing.assert_allclose(a.numpy(), vectors[f"ab/{i}/A"], rtol=0, atol=1e-9)
@@ -35,7 +37,7 @@ def assert_authors_memory(u, m, theta):
 
 
 def test_matrices_are_the_authors(small_reference):
-    assert_authors_matrices(small_reference, 3)
+    assert_authors_matrices(small_reference)
 
 
 def test_memory_is_the_authors(small_reference):
@@ -44,7 +46,7 @@ def test_memory_is_the_authors(small_reference):
 
 def test_matrices_are_the_authors_at_every_size(reference):
     vectors = reference("lmu_cell.npz")
-    assert_authors_matrices(vectors, 5)
+    assert_authors_matrices(vectors)
     a, b = discretize(int(vectors["cfg/d"]), float(vectors["cfg/theta"]))
     np.testing.assert_allclose(a.numpy(), vectors["A64"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(b.numpy(), vectors["B64"][:, 0], rtol=0, atol=1e-10)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeseq.errors import InputError
 from edgeseq.models.legendre import LegendreMemory, discretize, impulse_response, taps_for
 from edgeseq.models.lmu import Lmu, LmuBlock
 
@@ -154,3 +157,16 @@ def test_at_another_rate_the_window_is_as_long_in_seconds():
     with torch.no_grad():
         model.retime(0.5)
         assert (model(signal[:, 1::2])[0] - at_50)[:, 50:].abs().max() > 0.3 * spread  # the same, not retimed
+
+
+def test_weights_of_another_window_are_refused():
+    stored = LegendreMemory(2, 6, 100.0).state_dict()
+    with pytest.raises(InputError, match="another window than theta 50"):
+        LegendreMemory(2, 6, 50.0).load_state_dict(stored)
+    LegendreMemory(2, 6, 100.0).double().load_state_dict(stored)
+
+
+@pytest.mark.parametrize("wrong", [{"channels": (0,)}, {"hidden": (0,)}, {"thetas": (math.nan,)}, {"thetas": "[1"}])
+def test_sizes_and_windows_that_are_none_are_refused(wrong):
+    with pytest.raises(InputError, match=r"must be positive numbers|one entry per block"):
+        Lmu(3, 2, **{"channels": (2,), "orders": (4,), "thetas": (9.0,), "hidden": (5,), **wrong})

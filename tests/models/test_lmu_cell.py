@@ -13,6 +13,7 @@ from edgeseq.errors import InputError, Unsupported
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import Projection, parameter_count
 from edgeseq.models.lmu_cell import LmuCell
+from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import build, presets
 from edgeseq.quant.calibrate import calibrate, quantize_model
 
@@ -232,3 +233,20 @@ def test_quantized_chunks_and_one_forward_and_the_loop_of_step_give_the_same_ans
     for y in (whole, torch.cat([first, second], 1)):
         # Where sums in another order meet a tie, one value falls on the other side: rare, and a step of a scale.
         assert float(((y - steps).abs() > 1e-3).float().mean()) < 0.02
+
+
+def test_dropout_stands_between_the_layers_in_a_step_too():
+    model = build("lmu_cell", 3, 4, {"hidden": 40, "layers": 2, "dropout": 0.5}).train()
+    seen = []
+    model.layers[1].encoder.register_forward_hook(lambda module, given, answer: seen.append(given[0][:, :40]))
+    state = {name: torch.randn_like(tensor) for name, tensor in model.initial_state(2).items()}
+    model.step(torch.randn(2, 3), state)
+    assert (seen[0] == 0).any()
+    assert not (seen[0] == 0).all()
+
+
+def test_an_equation_without_a_bias_has_none_to_train_when_it_is_quantized():
+    model = build("lmu_cell", 3, 4, {"hidden": 8})
+    count = parameter_count(model)
+    with_precision(model, Precision("int8", "int8"))
+    assert parameter_count(model) == count

@@ -284,3 +284,49 @@ def test_a_compressed_model_trains_and_is_captured_in_integers(compressed):
 def test_a_count_of_frames_is_not_rounded():
     with pytest.raises(Unsupported, match="keep the state in float32"):
         with_precision(make(readout="mean"), Precision("int8", "int8", "int8"))
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_a_model_is_its_parts_in_the_documented_order(norm, prenorm):
+    model, x = make(norm=norm, prenorm=prenorm), frames(1)[:, 0]
+    state = model.initial_state(2)
+    with torch.no_grad():
+        for module in (*model.layers, model):
+            if hasattr(module.norm, "running_mean"):
+                module.norm.running_mean.normal_()
+                module.norm.weight.normal_()
+        h = model.encoder(model.normalize(x))
+        for i, layer in enumerate(model.layers):
+            read = layer.norm(h) if prenorm else h
+            v, _ = layer.ssm.step(read, state[f"layers.{i}.state"])
+            a, g = layer.mixer(nn.functional.gelu(v)).chunk(2, -1)
+            h = h + a * torch.sigmoid(g)
+            h = h if prenorm else layer.norm(h)
+        y = model.readout(model.norm(h) if prenorm else h)
+        torch.testing.assert_close(model.step(x, state)[0], y)
+    assert isinstance(model.norm, nn.Identity) != prenorm
+
+
+def test_dropout_takes_channels_ahead_of_the_mixer_and_behind_it():
+    model = make(dropout=0.5).train()
+    seen = []
+    model.layers[0].mixer.register_forward_hook(lambda module, given, answer: seen.append(given[0]))
+    model(frames(20))
+    gone = (seen[0] == 0).all(1)  # (B, H): for the whole sequence
+    assert gone.any()
+    assert torch.equal((seen[0] == 0).any(1), gone)
+
+
+def test_in_training_the_last_answer_knows_the_batch_statistics_of_all_frames():
+    one, other = make(norm="batch", prenorm=True).train(), make(norm="batch", prenorm=True).train()
+    torch.testing.assert_close(one.last(frames(30))[0], other(frames(30))[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hidden": 0}, {"layers": 0}, {"dropout": 1.5}, {"dropout": -0.5}, {"prenorm": "no"}, {"rate": float("inf")}],
+)
+def test_sizes_and_shares_that_cannot_be_are_refused_when_it_is_built(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        make(**wrong)

@@ -135,12 +135,24 @@ def test_a_built_in_family_keeps_its_name_and_needs_no_trust(tmp_path):
         ({}, {"arguments": {"hiden": 3}}, "Did you mean 'hidden'"),
         ({}, {"family": "leaky_model:Leakey"}, "cannot be imported.*Leakey"),
         ({}, {"family": "nowhere_at_all:Leaky"}, "No module named 'nowhere_at_all'.*PYTHONPATH"),
-        ({}, {"family": "leaky_model:Plain"}, "not a subclass of edgeseq.models.StreamingModel"),
+        ({}, {"family": "leaky_model:Plain"}, "not a subclass of edgeseq.models.contract.StreamingModel"),
         ({}, {"labels": ["one"]}, r"1 labels \['one'\] for a model of 2 outputs"),
         ({}, {"channels": ["ax"]}, "1 channels named for a model of 2 inputs"),
         ({}, {"rate": None}, "rate None"),
         ({}, {"rate": -1}, "rate -1"),
         ({}, {"split": {"tets": ["1"]}}, "Did you mean 'test'"),
+        ({}, {"split": {"test": "12"}}, "a list of subjects is needed"),
+        ({}, {"family": "leaky_model"}, "unknown family 'leaky_model'.* named module:Class"),
+        ({}, {"family": "leaky_model.Leaky"}, "named module:Class"),
+        ({}, {"family": "__main__:Leaky"}, "Leaky is defined in the script that is running"),
+        ({}, {"labels": ["a", "a"]}, "label 'a' is named 2 times"),
+        ({}, {"labels": [0, 1]}, "label 0 is of type int: text"),
+        ({}, {"channels": ["ax", Channel("ax", "g")]}, "channel 'ax' is named 2 times"),
+        ({}, {"labels": []}, "neither data nor labels are given: give data=, or labels=, channels= and rate="),
+        ({}, {"channels": []}, "neither data nor channels are given: give data="),
+        ({}, {"arguments": {"hidden": torch.tensor(3)}}, r"argument 'hidden' is tensor\(3\)"),
+        ({}, {"metrics": {"x": "y"}}, "metric 'x' is 'y': a finite number"),
+        ({}, {"metrics": {"x": float("nan")}}, "metric 'x' is nan: a finite number"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(leaky, tmp_path, made, given, said):
@@ -161,6 +173,47 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(leaky, tmp_path, made, 
 def test_what_the_data_contradicts_is_refused(leaky, data, tmp_path, given, said):
     with pytest.raises(InputError, match=said):
         edgeseq.save_model(leaky(2, 2), tmp_path / "m", data=data, **given)
+
+
+def test_weights_that_do_not_fit_are_named_three_at_most(leaky, tmp_path):
+    with pytest.raises(InputError) as refused:
+        edgeseq.save_model(leaky(2, 2, hidden=4, hide=True), tmp_path / "m", **BY_HAND)
+    said = str(refused.value)
+    assert "into.weight is [4, 2] in the model and [3, 2] in what was built" in said
+    assert ", and 2 more" in said
+    assert said.count(" is [") == 3
+    assert "\n" not in said
+    with pytest.raises(InputError, match=r"more\.weight is \[2, 2\] in the model and not there in what was built"):
+        edgeseq.save_model(leaky(2, 2, hide=True), tmp_path / "m", **BY_HAND)
+
+
+def test_what_is_no_streaming_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"the model is a Linear: a subclass of .*StreamingModel is needed"):
+        edgeseq.save_model(torch.nn.Linear(2, 2), tmp_path / "m", **BY_HAND)
+
+
+def test_subjects_that_are_numbers_are_taken_as_their_text(leaky, data, tmp_path):
+    split = {"train": [1], "validation": [2], "test": [np.int64(3)]}
+    folder = edgeseq.save_model(leaky(2, 2), tmp_path / "m", data=data, split=split)
+    assert folder.manifest.split == {"train": ("1",), "validation": ("2",), "test": ("3",)}
+
+
+def test_a_class_that_does_not_keep_the_contract_is_refused_and_leaves_nothing(leaky, tmp_path, monkeypatch):
+    def step(self, x, state):
+        self.h = getattr(self, "h", 0) + self.into(x)
+        return self.out(self.h), {"memory.h": state["memory.h"] * 0.5}
+
+    monkeypatch.setattr(leaky, "step", step)
+    with pytest.raises(InputError, match="in attribute 'h'"):
+        edgeseq.save_model(leaky(2, 2), tmp_path / "m", **BY_HAND)
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_attribute_that_training_left_is_named_though_torch_cannot_copy_it(leaky, tmp_path):
+    model = leaky(2, 2)
+    model.trace = [model.into(torch.ones(1, 2))]
+    with pytest.raises(InputError, match="computed in attribute 'trace'"):
+        edgeseq.save_model(model, tmp_path / "m", **BY_HAND)
 
 
 def test_a_class_of_the_running_script_must_move_to_a_module(leaky, tmp_path, monkeypatch):

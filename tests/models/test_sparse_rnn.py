@@ -19,6 +19,7 @@ from edgeseq.export.capture import capture
 from edgeseq.export.lower import lower
 from edgeseq.models import sparse_rnn
 from edgeseq.models.cells import CELLS
+from edgeseq.models.contract import parameter_count
 from edgeseq.models.quantized import weight_of
 from edgeseq.models.registry import build
 from edgeseq.models.rnn import Rnn
@@ -27,6 +28,7 @@ from edgeseq.models.store import load_model
 from edgeseq.models.wiring import draw_wiring
 from edgeseq.program.cost import cost
 from edgeseq.quant.quantize_stage import quantize
+from edgeseq.training.loop import _mask_gradients
 from edgeseq.training.stage import train
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
@@ -292,3 +294,31 @@ def test_a_folder_whose_graph_is_drawn_in_another_way_here_is_refused(masked_fol
 def test_values_that_no_sparse_network_can_have_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         build("sparse_rnn", 3, 4, arguments)
+
+
+def test_every_part_of_a_wired_map_reads_the_state():
+    model = build("sparse_rnn", 3, 4, {"nodes": 6, "block": 8, "layers": 2})
+    parts = {name: entry for name, entry in model.projections().items() if ".parts." in name}
+    assert len(parts) == 12
+    for name, entry in parts.items():
+        assert entry.reads == f"{name.split('.from_hidden')[0]}.store"
+
+
+def test_weights_that_do_not_exist_are_not_counted_as_parameters():
+    model = build("sparse_rnn", 3, 4, {"nodes": 50, "neighbours": 10, "rewire": 1.0, "block": 1})
+    stored = sum(p.numel() for p in model.parameters())
+    (mask,) = model.masks().values()
+    assert parameter_count(model) == stored - int((~mask).sum())
+
+
+def test_weights_that_do_not_exist_have_no_part_in_the_norm_of_the_gradient():
+    torch.manual_seed(0)
+    model = build("sparse_rnn", 3, 4, {"nodes": 50, "neighbours": 10, "rewire": 1.0, "block": 1})
+    model(torch.randn(2, 20, 3))[0].square().sum().backward()
+    ((name, mask),) = model.masks().items()
+    gradient = model.get_submodule(name).weight.grad
+    assert (gradient[~mask] != 0).any()
+    kept = gradient[mask].clone()
+    _mask_gradients(model, model.masks())
+    assert not gradient[~mask].any()
+    assert torch.equal(gradient[mask], kept)
