@@ -42,9 +42,9 @@ the memory of a frame: chunks of inputs go straight to what the map makes of it.
 
 What limits a large memory at a large batch: a step of the loop is then a product of 100 × 468 by 468 × 468, which
 keeps a processor busy by itself, and chunks do as many multiplications to spread a chunk's start over its frames
-(Q² a frame) as the loop does. Chunks therefore lose there, and so does the FFT, which moves 16 bytes for each
-number of the spectrum of every element of every stream. Folding the map into the chunks takes the Q² away and wins
-again; where only the last frame is asked for, one product does.
+(Q² a frame) as the loop does. Chunks therefore lose there, and so does the FFT, whose spectra (complex, of twice the
+length) are four times the size of the memories. Folding the map into the chunks takes the Q² away and wins again;
+where only the last frame is asked for, one product does.
 """
 FORMS = """
 ## An LMU's memory on the device: recurrence or taps
@@ -78,6 +78,10 @@ ones with both turned off. `reset` is the accuracy on the same recordings, each 
 columns are the difference to the answer from the initial state on the very same frames, in the first minute and on
 the mean of minutes 31 to 60, so that easy and hard recordings cancel; drift is its change, with the 95 % interval
 over the streams (other orders of the same two people: it says how steady that model is).
+
+Trained with carried state, every model stays within a point of its answers from the initial state for the whole hour.
+Trained without, S4D, whose slowest modes have never been seen to fill up, loses more than ten; the GRU and the 2019
+cell lose up to four, and the feed-forward LMU, whose window ends by itself, next to nothing.
 
 | model | training | fold | reset | minute 1 | minutes 31-60 | drift, points |
 |---|---|---:|---:|---:|---:|---:|

@@ -25,6 +25,7 @@ from edgeseq.manifest import Channel, Input, Manifest, Normalization, Stage
 from edgeseq.models.registry import build
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.program import Program
+from edgeseq.training.retime_stage import retime
 
 TEST_SUBJECTS = ("3", "4")
 ARGUMENTS = {
@@ -62,7 +63,7 @@ def write_trained(watch) -> WriteTrained:
                 tuple(map(Channel, watch.channels, watch.units)), watch.rate, Normalization(tuple(mean), tuple(std))
             ),
             "states": state_entries(model),
-            "split": {"train": ("1", "2"), "test": TEST_SUBJECTS},
+            "split": {"train": ("1", "2"), "validation": ("5",), "test": TEST_SUBJECTS},
             "lineage": lineage,
         }
         with new_folder(out) as staging:
@@ -314,3 +315,22 @@ def test_a_folder_that_names_another_form_than_its_program_has_is_refused(export
     seal(changed, msgspec.structs.replace(folder.manifest, lineage=(*before, stage)))
     with pytest.raises(GateFailed, match=r"keeps the states .*blocks\.0\.memory.*export the model anew"):
         prove(open_folder(changed))
+
+
+def test_a_folder_from_before_there_was_a_choice_is_proven_as_a_recurrence(exported, tmp_path):
+    folder = exported["taps"]
+    changed = tmp_path / "changed"
+    shutil.copytree(folder.path, changed)
+    *before, last = folder.manifest.lineage
+    arguments = {name: value for name, value in last.arguments.items() if name != "memories"}
+    stage = msgspec.structs.replace(last, arguments=arguments)
+    seal(changed, msgspec.structs.replace(folder.manifest, lineage=(*before, stage)))
+    with pytest.raises(GateFailed, match=r"the trained model's step .*\(1, 2, 24\)"):
+        prove(open_folder(changed))
+
+
+def test_what_is_made_of_an_exported_folder_says_nothing_of_its_memories(exported, tmp_path):
+    folder = exported["taps"]
+    assert folder.manifest.memories
+    made = retime(folder.path, tmp_path / "made", rate=25.0)
+    assert made.manifest.memories == {}

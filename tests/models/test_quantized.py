@@ -13,6 +13,7 @@ from torch import nn
 
 from edgeseq.data import Recording
 from edgeseq.errors import InputError, Unsupported
+from edgeseq.export.integer import IntegerLinear
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import Projection, Store, StreamingModel
 from edgeseq.models.quantized import (
@@ -162,6 +163,21 @@ def test_weights_quantized_once_for_a_loop_are_those_quantized_at_every_call():
     layer.output.set_range(-3, 3)
     x, once = torch.randn(5, 6), layer.fixed()
     assert torch.equal(once(x), layer(x))
+
+
+def test_without_gradients_the_sums_are_the_devices_and_with_them_next_to_the_same():
+    torch.manual_seed(0)
+    layer = QuantizedLinear(nn.Linear(60, 40))
+    layer.input.set_range(-3, 4)
+    layer.output.set_range(-1.5, 1.2)
+    x = 2 * torch.randn(500, 60)
+    with torch.no_grad():
+        exact = layer(x)
+        device = IntegerLinear(layer)(x)
+    assert torch.equal(exact, device)
+    steps = (layer(x).detach() - exact).abs() / layer.output.scale
+    assert float(steps.max()) < 1.5
+    assert float((steps > 0.5).float().mean()) < 0.01
 
 
 @few
