@@ -12,6 +12,7 @@ from edgeseq.export.integer import with_integers
 from edgeseq.export.memory import TapsBlock, with_forms
 from edgeseq.manifest import MemoryForm
 from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.diagonal import DiagonalSsm, FoldedSsm
 
 
 class StepForm(nn.Module):
@@ -51,11 +52,16 @@ class StepForm(nn.Module):
 
 
 def lower(model: StreamingModel, memories: str | Mapping[str, str] = "auto") -> StepForm:
-    """The step form of a trained model, quantized layers in integers. The model itself is left as it is.
+    """The step form of a trained model: quantized layers in integers, state space layers folded to real constants.
+
+    The model itself is left as it is.
 
     ``memories``: the form of the linear memories (:func:`edgeseq.export.memory.with_forms`).
     """
     copied = copy.deepcopy(model).to(torch.float32)
     form = StepForm(copied, with_forms(copied, memories)).eval()
     with_integers(form)
+    for name, module in list(form.named_modules()):
+        if isinstance(module, DiagonalSsm):
+            form.set_submodule(name, FoldedSsm(module).freeze())
     return form.requires_grad_(False)

@@ -141,23 +141,7 @@ class DiagonalSsm(nn.Module):
 
     def step(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """``u (B, H)``, ``s (B, 2, M, H)`` to ``y (B, H)`` and the next ``s``."""
-        turn, weight = self.discretize()
-        s = self._next(self._onto(u), s, *_turning(turn))
-        return self._read(u, s, weight), s
-
-    def _onto(self, u: Tensor) -> Tensor:
-        """``u (..., H)`` as what it adds to the state ``(..., 2, 1, H)``: u is real."""
-        ones = torch.ones_like(self.D)[None]
-        return u.reshape(*u.shape[:-1], 1, 1, self.channels) * torch.stack([ones, torch.zeros_like(ones)])
-
-    def _next(self, u: Tensor, s: Tensor, straight: Tensor, across: Tensor) -> Tensor:
-        swapped = torch.cat([s[:, 1:], s[:, :1]], 1)  # (B, 2, M, H)
-        kept: Tensor = self.store(straight * s + across * swapped + u)
-        return kept
-
-    def _read(self, u: Tensor, s: Tensor, weight: Tensor) -> Tensor:
-        signed = torch.stack([weight[0], -weight[1]])  # Re(w s) = Re w Re s - Im w Im s
-        return (signed * s).sum((-3, -2)) + self.D * u  # (..., H)
+        return FoldedSsm(self).step(u, s)
 
     def forward(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """``u (B, T, H)`` from ``s (B, 2, M, H)`` to ``y (B, T, H)`` and the state after the last frame.
@@ -203,9 +187,9 @@ class DiagonalSsm(nn.Module):
         if not isinstance(self.store, Store):
             y, s = self.one_by_one(u, s)
             return y[:, -1], s
-        turn, weight = self.discretize()
+        turn, _ = self.discretize()
         s = self._between(u, s, self._powers(turn))[-1]
-        return self._read(u[:, -1], s, weight), s
+        return FoldedSsm(self).read(u[:, -1], s), s
 
     def _between(self, u: Tensor, s: Tensor, powers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``u`` in chunks ``(H, N, B, L)``, the state that each starts from ``(H, N, B, M)``, and that after all."""
@@ -236,13 +220,55 @@ class DiagonalSsm(nn.Module):
 
     def one_by_one(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`forward` by the recurrence, discretized once."""
-        turn, weight = self.discretize()
-        straight, across = _turning(turn)
-        kept = []
-        for u_t in self._onto(u).unbind(1):  # (B, 2, 1, H)
-            s = self._next(u_t, s, straight, across)
+        folded, kept = FoldedSsm(self), []
+        onto = u[..., None, None, :] * folded.onto  # (B, T, 2, 1, H)
+        for u_t in onto.unbind(1):
+            s = folded.next(u_t, s)
             kept.append(s)
-        return self._read(u, torch.stack(kept, 1), weight), s
+        return folded.read(u, torch.stack(kept, 1)), s
+
+
+class FoldedSsm(nn.Module):
+    """The step of a :class:`DiagonalSsm` with its constants computed once, all real: what a device runs.
+
+    s = straight · s + across · swap(s) + onto · u,   y = Σ signed · s + D u
+    """
+
+    def __init__(self, ssm: DiagonalSsm) -> None:
+        super().__init__()
+        turn, weight = ssm.discretize()  # (2, M, H)
+        ones = torch.ones_like(ssm.D)[None]
+        self.straight, self.across = _turning(turn)
+        self.signed = torch.stack([weight[0], -weight[1]])  # Re(w s) = Re w Re s - Im w Im s
+        self.onto = torch.stack([ones, torch.zeros_like(ones)])  # (2, 1, H): u is real
+        self.D, self.store = ssm.D, ssm.store
+
+    def freeze(self) -> FoldedSsm:
+        """The constants as buffers, and nothing left to train."""
+        for name in ("straight", "across", "signed", "onto", "D"):
+            constant = getattr(self, name).detach().clone()
+            delattr(self, name)
+            self.register_buffer(name, constant)
+        return self
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Zeros ``(B, 2, M, H)``."""
+        return self.D.new_zeros(batch, *self.straight.shape)
+
+    def step(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """``u (B, H)``, ``s (B, 2, M, H)`` to ``y (B, H)`` and the next ``s``."""
+        s = self.next(u.reshape(*u.shape[:-1], 1, 1, u.shape[-1]) * self.onto, s)
+        return self.read(u, s), s
+
+    def next(self, u: Tensor, s: Tensor) -> Tensor:
+        """The next ``s``, of what ``u (B, 2, 1, H)`` adds to it."""
+        swapped = torch.cat([s[:, 1:], s[:, :1]], 1)  # (B, 2, M, H)
+        kept: Tensor = self.store(self.straight * s + self.across * swapped + u)
+        return kept
+
+    def read(self, u: Tensor, s: Tensor) -> Tensor:
+        """``u (..., H)`` and ``s (..., 2, M, H)`` to ``y (..., H)``."""
+        return (self.signed * s).sum((-3, -2)) + self.D * u
 
 
 def _turning(turn: Tensor) -> tuple[Tensor, Tensor]:
