@@ -52,7 +52,8 @@ class Folder:
     @property
     def how_to_export(self) -> str:
         """The command that exports it."""
-        return f"edgeseq export {self.path} --out {self.path}-export"
+        trust = " --trust" if ":" in self.manifest.family else ""
+        return f"edgeseq export {self.path} --out {self.path}-export{trust}"
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeseq.cli.output import Clock, Document, Json, Show, need, percent, typed
+from edgeseq.cli.train import next_export
 from edgeseq.folder import open_folder
 
 
@@ -38,6 +39,6 @@ def retime(
         "(resampled recordings)"
     )
     document = show.wrote_folder(made, clock)
-    following = ("export", made.path, "--out", made.path.with_name(f"{made.path.name}-export"))
+    following = next_export(made)
     show.next(*following)
     return {**document, "accuracy_before": before, "accuracy_after": after, "next": typed(*following)}
