@@ -60,6 +60,13 @@ def test_the_form_that_export_takes_is_not_slower(engine):
         assert ratio <= 1.1 if row["chosen"] == "taps" else ratio >= 0.9, row
 
 
+def test_blocks_win_where_the_dense_product_is_large_and_not_where_it_is_small():
+    rows = [row for row in results("sparse_blocks")["rows"] if row["block"]]
+    for row in rows:
+        assert (row["litert_ratio"] > 1) == (row["hidden"] == 96), row
+        assert (row["onnxruntime_ratio"] < 1) == (row["hidden"] == 512), row
+
+
 def test_models_trained_with_carried_state_hold_over_an_hour():
     late = {}  # points against the answers from the initial state, in minutes 31 to 60
     for row in results("long_stream"):
