@@ -60,8 +60,8 @@ against its recurrence. `export` takes the one with fewer multiplications (bold)
 BLOCKS = """
 ## Wired networks: zeros that are not multiplied
 
-`python benchmarks/sparse_blocks.py --out benchmarks/results/sparse_blocks.json`, on {machine}. Time of a step of one GRU
-layer wired by a ring of nodes, against the dense layer of as many units; *share* is that of the recurrent products
+`python benchmarks/sparse_blocks.py --out benchmarks/results/sparse_blocks.json`, on {machine}. Time of a step of one
+GRU layer wired by a ring of nodes, against the dense layer of as many units; *share* is that of the recurrent products
 that are left. Where a dense product takes a microsecond there is nothing to win; where it no longer fits in the cache,
 most of it is.
 

@@ -190,7 +190,8 @@ class SparseRnn(RecurrentStack):
 
     Arguments: ``graph`` ("watts_strogatz" with ``neighbours`` and ``rewire``, or "barabasi_albert" with ``attach``) of
     ``nodes`` nodes, drawn with ``wiring_seed``; ``block`` units per node, of which small ones save products but not
-    time (docs/measured.md); ``cell``, ``layers``, ``dropout`` and ``timescale`` as in ``rnn``. The wiring is stored with the weights.
+    time (docs/measured.md); ``cell``, ``layers``, ``dropout`` and ``timescale`` as in ``rnn``. The wiring is stored
+    with the weights.
     """
 
     wiring: Tensor
