@@ -10,8 +10,6 @@ order shuffled each round; medians over the chunks, and their ratio. ``lower`` c
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
 import statistics
 import sys
@@ -23,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from result_file import write_result
 
 from edgeseq.devices.engines.ort import session_options
-from edgeseq.devices.facts import read_facts
 from edgeseq.export.capture import capture
 from edgeseq.export.lower import lower
 from edgeseq.export.onnx_writer import write_onnx
@@ -140,14 +138,7 @@ def main() -> None:
             f"{row['litert_taps_ratio']:6.2f} x in LiteRT, {row['onnxruntime_taps_ratio']:6.2f} x in ONNX Runtime",
             file=sys.stderr,
         )
-    facts = read_facts()
-    machine = f"{facts.model or facts.machine}, {facts.cores} cores, {platform.system()} {facts.machine}"
-    found = {"machine": machine, "provenance": facts.provenance, "versions": {"python": facts.python, **facts.versions}}
-    document = json.dumps({**found, "rounds": options.rounds, "rows": rows}, indent=1)
-    if options.out:
-        options.out.write_text(document + "\n")
-    else:
-        print(document)
+    write_result(options.out, rounds=options.rounds, rows=rows)
 
 
 if __name__ == "__main__":

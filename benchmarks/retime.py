@@ -9,17 +9,15 @@ are resampled (edgeseq/data/resample.py). Nothing is learned or chosen here.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from result_file import write_result
 
 from edgeseq.data.resample import resampled
-from edgeseq.devices.facts import read_facts
 from edgeseq.errors import EdgeseqError
 from edgeseq.folder import open_folder
 from edgeseq.lineage import trained_on
@@ -78,14 +76,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     show(rows)
-    facts = read_facts()
-    machine = f"{facts.model or facts.machine}, {facts.cores} cores, {platform.system()} {facts.machine}"
-    versions = {"python": facts.python, "torch": torch.__version__, **facts.versions}
-    document = json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1)
-    if options.out:
-        options.out.write_text(document + "\n")
-    else:
-        print(document)
+    write_result(options.out, rows=rows)
     return 0
 
 

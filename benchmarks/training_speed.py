@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import sys
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result_file import write_result
 from torch import Tensor
 
-from edgeseq.devices.facts import read_facts
 from edgeseq.models.contract import StreamingModel, parameter_count
 from edgeseq.models.diagonal import DiagonalSsm
 from edgeseq.models.legendre import LegendreMemory
@@ -195,14 +194,7 @@ def main() -> None:
             say(rows[-1])
     if options.only and options.out and options.out.is_file():
         rows = merged(json.loads(options.out.read_text(encoding="utf-8"))["rows"], rows)
-    facts = read_facts()
-    machine = f"{facts.model or facts.machine}, {facts.cores} cores, {platform.system()} {facts.machine}"
-    found = {"machine": machine, "provenance": facts.provenance, "versions": {"python": facts.python, **facts.versions}}
-    document = json.dumps({**found, "frames": FRAMES, "rounds": options.rounds, "rows": rows}, indent=1)
-    if options.out:
-        options.out.write_text(document + "\n")
-    else:
-        print(document)
+    write_result(options.out, frames=FRAMES, rounds=options.rounds, rows=rows)
 
 
 if __name__ == "__main__":

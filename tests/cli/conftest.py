@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 
 from edgeseq.cli import app as application
+from edgeseq.devices import check
+from edgeseq.export import stage
 
 RATE = 50
 SUBJECTS = 5
 FRAMES = 1100  # of each of a subject's two recordings: the proof wants 2,000 of a test subject
+FEW_FRAMES = 250
 TINY = ("rounds=2", "steps=3", "batch=4", "crop=2", "model.hidden=8")
 
 
@@ -96,6 +99,15 @@ def write_people(folder: Path) -> Path:
             lines += [f"{start + s:.2f},{a:.5f},{b:.5f},{label},p{subject},{recording}" for s, a, b in rows]
         (folder / f"p{subject}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def few_frames_do() -> Iterator[None]:
+    """For tests of what does not need the 2,000 frames of a proof."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "MIN_FRAMES", FEW_FRAMES)
+        patch.setattr(stage, "MIN_FRAMES", FEW_FRAMES)
+        yield
 
 
 @pytest.fixture(scope="session")

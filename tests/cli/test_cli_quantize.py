@@ -8,22 +8,14 @@ import shutil
 import pytest
 
 from edgeseq.cli import output
-from edgeseq.devices import check
 from edgeseq.export import stage
 from edgeseq.folder import MANIFEST_NAME, open_folder, seal
 from edgeseq.program import Program
 
 TINY = ("--set", "rounds=1", "--set", "steps=1", "--set", "batch=2", "--set", "crop=2")
-FRAMES = 250
+FRAMES = 250  # as few_frames_do allows
 
-
-@pytest.fixture(autouse=True, scope="module")
-def few_frames_do():
-    """What these tests look at does not need the 2,000 frames of a proof."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "MIN_FRAMES", FRAMES)
-        patch.setattr(stage, "MIN_FRAMES", FRAMES)
-        yield
+pytestmark = pytest.mark.usefixtures("few_frames_do")
 
 
 @pytest.fixture(scope="module")

@@ -6,22 +6,13 @@ import pytest
 
 from edgeseq.data import write_npz
 from edgeseq.data.resample import resampled
-from edgeseq.devices import check
-from edgeseq.export import stage
 from edgeseq.folder import open_folder
 from edgeseq.lineage import trained_on
 
-FRAMES = 250
+FRAMES = 250  # as few_frames_do allows
+
+pytestmark = pytest.mark.usefixtures("few_frames_do")
 LMU = ("channels=[2]", "orders=[4]", "thetas=[20.0]", "hidden=[6]", "products=0")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_frames_do():
-    """What these tests look at does not need the 2,000 frames of a proof."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "MIN_FRAMES", FRAMES)
-        patch.setattr(stage, "MIN_FRAMES", FRAMES)
-        yield
 
 
 @pytest.fixture(scope="module")
