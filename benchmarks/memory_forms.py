@@ -10,18 +10,14 @@ order shuffled each round; medians over the chunks, and their ratio. ``lower`` c
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from result_file import write_result
+from side_by_side import Call, in_turns, write_result
 
 from edgeseq.devices.engines.ort import session_options
 from edgeseq.export.capture import capture
@@ -43,7 +39,6 @@ SIZES = (
     (1, 468, 784.0, 346),
 )
 INPUTS, LABELS, CHUNK = 6, 7, 20
-Call = Callable[[], Any]
 
 
 def litert(file: Path, state: int) -> Call:
@@ -93,16 +88,7 @@ def measure(size: tuple[int, int, float, int], rounds: int, folder: Path) -> dic
         write_onnx(program, folder / f"{form}.onnx", name=form)
         calls["litert", form] = litert(folder / f"{form}.tflite", program.state_size)
         calls["onnxruntime", form] = onnxruntime(folder / f"{form}.onnx", program.state_size)
-    spent: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    order_of = list(calls)
-    for _ in range(rounds):
-        random.shuffle(order_of)
-        for key in order_of:
-            begin = time.perf_counter()
-            for _ in range(CHUNK):
-                calls[key]()
-            spent[key].append((time.perf_counter() - begin) / CHUNK)
-    medians = {key: statistics.median(values[rounds // 10 :]) for key, values in spent.items()}
+    medians = in_turns(calls, rounds, CHUNK)
     (choice,) = lower(model, "auto").memories.values()
     row: dict[str, Any] = {
         "channels": channels,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from result_file import write_result
+from side_by_side import write_result
 
 from edgeseq.data.resample import resampled
 from edgeseq.errors import EdgeseqError

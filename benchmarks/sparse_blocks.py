@@ -9,17 +9,14 @@ two neighbours and themselves (``sparse_rnn``). Called by hand in turns, as benc
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from memory_forms import CHUNK, INPUTS, LABELS, Call, litert, onnxruntime
-from result_file import write_result
+from memory_forms import CHUNK, INPUTS, LABELS, litert, onnxruntime
+from side_by_side import Call, in_turns, write_result
 
 from edgeseq.export.capture import capture
 from edgeseq.export.lower import lower
@@ -53,20 +50,11 @@ def measure(hidden: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
         spent = cost(program)
         share = model.facts().get("products_share", 1.0)
         rows[block] = {"hidden": hidden, "block": block, "share": round(share, 4), "macs": spent.macs}
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
-    keys = list(calls)
-    for _ in range(rounds):
-        random.shuffle(keys)
-        for key in keys:
-            begin = time.perf_counter()
-            for _ in range(CHUNK):
-                calls[key]()
-            seconds[key].append((time.perf_counter() - begin) / CHUNK)
+    medians = in_turns(calls, rounds, CHUNK)
     for engine in ENGINES:
-        medians = {block: statistics.median(seconds[engine, block][rounds // 10 :]) for block in rows}
         for block, row in rows.items():
-            row[f"{engine}_us"] = round(1e6 * medians[block], 2)
-            row[f"{engine}_ratio"] = round(medians[block] / medians[0], 3)
+            row[f"{engine}_us"] = round(1e6 * medians[engine, block], 2)
+            row[f"{engine}_ratio"] = round(medians[engine, block] / medians[engine, 0], 3)
     return list(rows.values())
 
 

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from result_file import write_result
+from side_by_side import Call, in_turns, write_result
 from torch import Tensor
 
 from edgeseq.models.contract import StreamingModel, parameter_count
@@ -38,7 +35,6 @@ WATCH_SIZES, PUBLISHED_SIZES = (6, 7), (1, 10)  # channels and labels: of a watc
 MEMORIES = ((1, 32), (1, 468), (100, 32), (100, 256), (100, 468))  # batch, order; θ = 784 as for sequential MNIST
 DIAGONALS = ((1, 48, 16), (32, 48, 16), (1, 128, 64), (8, 128, 64))  # batch, channels, state size
 OUTPUTS = {32: 64, 256: 212, 468: 346}  # of the map that reads the memory, at the published sizes
-Call = Callable[[], Any]
 
 
 def backward(answer: Callable[[], Tensor]) -> Call:
@@ -60,20 +56,6 @@ def saved_bytes(call: Call) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         call()
     return sum(seen.values())
-
-
-def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Median seconds of each call; the first round is not counted."""
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for number in range(rounds + 1):
-        random.shuffle(names)
-        for name in names:
-            begin = time.perf_counter()
-            calls[name]()
-            if number:
-                spent[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in spent.items()}
 
 
 def fitting_batch(model: StreamingModel, batch: int, channels: int) -> int:

@@ -97,14 +97,12 @@ def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, Me
     blocks = {f"blocks.{i}": block for i, block in enumerate(model.blocks)} if type(model) is Lmu else {}
     if forms == "taps" and not blocks:
         raise Unsupported("this model has no memory that could be kept as taps: only the feed-forward lmu has")
-    if isinstance(forms, str) and forms not in FORMS:
-        raise unknown("form of a memory", forms, FORMS)
+    for form in [forms] if isinstance(forms, str) else forms.values():
+        if form not in FORMS:
+            raise unknown("form of a memory", form, FORMS)
     asked = dict.fromkeys(blocks, forms) if isinstance(forms, str) else dict(forms)
     if set(asked) != set(blocks):
         raise InputError(f"memories {sorted(blocks)} need a form each, not {sorted(asked)}: export the model anew")
-    for form in asked.values():
-        if form not in FORMS:
-            raise unknown("form of a memory", form, FORMS)
     choices = {name: choose(block, asked[name]) for name, block in blocks.items()}
     for name, choice in choices.items():
         if choice.form == "taps":

@@ -187,9 +187,9 @@ class DiagonalSsm(nn.Module):
         if not isinstance(self.store, Store):
             y, s = self.one_by_one(u, s)
             return y[:, -1], s
-        turn, _ = self.discretize()
-        s = self._between(u, s, self._powers(turn))[-1]
-        return FoldedSsm(self).read(u[:, -1], s), s
+        constants = self.discretize()
+        s = self._between(u, s, self._powers(constants[0]))[-1]
+        return FoldedSsm(self, constants).read(u[:, -1], s), s
 
     def _between(self, u: Tensor, s: Tensor, powers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``u`` in chunks ``(H, N, B, L)``, the state that each starts from ``(H, N, B, M)``, and that after all."""
@@ -234,9 +234,9 @@ class FoldedSsm(nn.Module):
     s = straight · s + across · swap(s) + onto · u,   y = Σ signed · s + D u
     """
 
-    def __init__(self, ssm: DiagonalSsm) -> None:
+    def __init__(self, ssm: DiagonalSsm, constants: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
-        turn, weight = ssm.discretize()  # (2, M, H)
+        turn, weight = constants or ssm.discretize()  # (2, M, H)
         ones = torch.ones_like(ssm.D)[None]
         self.straight, self.across = _turning(turn)
         self.signed = torch.stack([weight[0], -weight[1]])  # Re(w s) = Re w Re s - Im w Im s

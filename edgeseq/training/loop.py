@@ -27,7 +27,7 @@ from edgeseq.training.settings import Settings
 
 Tensors = dict[str, Tensor]
 
-DYNAMICS_RATE = 1e-3  # the highest learning rate of a state's time constants: Gu et al., S4D (2022), appendix
+DYNAMICS_RATE = 1e-3  # the highest learning rate of a state's time constants, as the authors of S4D train theirs
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -204,7 +204,6 @@ def _round(
         _mask_gradients(run.model, masks)
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
         run.optimizer.step()
-        _keep_masks(run.model, masks)
         _follow(run.average, run.model, min(settings.average, (done + 1) / (done + 10)))
         total += loss.item()
         report(None, done + 1)
@@ -244,17 +243,11 @@ def _optimizer(model: StreamingModel, settings: Settings) -> torch.optim.AdamW:
 
 
 def _mask_gradients(model: StreamingModel, masks: Mapping[str, Tensor]) -> None:
-    """Weights that do not exist have no part in the gradient's norm, by which it is clipped."""
+    """Weights that do not exist, and are 0, stay so, and have no part in the norm by which the gradient is clipped."""
     for name, mask in masks.items():
         gradient = weight_of(model.get_submodule(name)).grad
         if gradient is not None:
             gradient.mul_(mask)
-
-
-@torch.no_grad()
-def _keep_masks(model: StreamingModel, masks: Mapping[str, Tensor]) -> None:
-    for name, mask in masks.items():
-        weight_of(model.get_submodule(name)).mul_(mask)
 
 
 @torch.no_grad()

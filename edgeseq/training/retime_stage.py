@@ -44,9 +44,8 @@ def retime(
         raise Unsupported(f"{parent.path} is quantized for {manifest.input.rate:g} Hz: retime first, then quantize")
     model = load_model(parent, trust=trust)
     arguments = {**manifest.arguments, **model.retime(manifest.input.rate / rate)}
-    dataset = trained_on(parent, data, rate=rate)
-    original = manifest.data_stage
     test, validation = kept_apart(parent)
+    dataset, original = trained_on(parent, data, rate=rate), manifest.data_stage
     split = choose_split(dataset, test=test, validation=validation)
     entry = stage_entry(
         "retime",
