@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgeseq.errors import InputError
-from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.contract import LookAheadModel, State, StreamingModel
 
 TOLERANCE = 1e-5  # relative to max(1, largest): one computation in float32, done twice
 SCALES = (0.1, 1.0, 10.0, 100.0)  # of random frames and states, so that a state that moves at times is seen to move
@@ -53,9 +53,10 @@ def check_contract(model: StreamingModel) -> None:
     """Refuse a model in eval mode whose states or step are not those of a stream, by steps of random frames.
 
     Raises:
-        InputError: a state as in :func:`check_states`; a step that fails, answers in another form or shape, keeps
-            something in an attribute, answers differently each time, or leaves a state as it was.
+        InputError: a look-ahead that is none; a state as in :func:`check_states`; a step that fails, answers in another
+            form or shape, keeps something in an attribute, answers differently each time, or leaves a state as it was.
     """
+    _check_look_ahead(model)
     for batch in (2, 1):
         states = _initial(model, batch)
         check_states(states, batch)
@@ -75,6 +76,17 @@ def check_contract(model: StreamingModel) -> None:
         still -= {name for name, tensor in first[1].items() if not torch.equal(tensor, state[name])}
     if still:
         raise InputError(f"state {min(still)!r} never changes: make it a buffer (self.register_buffer)")
+
+
+def _check_look_ahead(model: StreamingModel) -> None:
+    ahead, name = model.look_ahead, type(model).__name__
+    if not isinstance(ahead, int) or ahead < 0:
+        raise InputError(f"{name} has look_ahead {ahead!r}: a whole number of steps, 0 or more, is needed")
+    if ahead and not isinstance(model, LookAheadModel):
+        raise InputError(
+            f"{name} looks {ahead} steps ahead, and its step is not told where a recording ends: make it an "
+            "edgeseq.models.contract.LookAheadModel, whose step takes live"
+        )
 
 
 def stepped(model: StreamingModel, x: Tensor, state: State) -> tuple[Tensor, State]:

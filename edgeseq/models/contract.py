@@ -92,6 +92,10 @@ class StreamingModel(nn.Module, ABC):
         """By name of a linear map, which of its weights ``(out, in)`` exist (bool); the others are 0 and stay so."""
         return {}
 
+    def counts(self) -> tuple[str, ...]:
+        """Names of states that count, sum or say yes or no: they are kept as they are at every state precision."""
+        return ()
+
     def facts(self) -> Mapping[str, float]:
         """What is to be said of this model beside its sizes, such as the properties of its wiring."""
         return {}
@@ -103,6 +107,16 @@ class StreamingModel(nn.Module, ABC):
             Unsupported: the family's equations have no step size.
         """
         raise Unsupported(f"{type(self).__name__} has no step size: it runs at the rate that it was trained at only")
+
+    def fold(self) -> dict[str, Any]:
+        """Make each batch norm, in place, what it is in eval mode: part of its neighbour, or an affine map.
+
+        Returns the arguments that change: a model built with them takes the weights as they now are.
+        """
+        return {}
+
+    def constrain(self) -> None:
+        """Bring parameters, in place, back to where they mean something: called after each step of the optimizer."""
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -132,6 +146,91 @@ class StreamingModel(nn.Module, ABC):
             y, state = self.step(x[:, t], state)
             answers.append(y)
         return torch.stack(answers, 1), state
+
+    def flush(self, state: State) -> tuple[Tensor, State]:
+        """What is still to be said after a recording's last frame: ``y (B, L, K)`` of its last L = look-ahead frames.
+
+        Nothing, ``(B, 0, K)``, of a model that does not look ahead.
+        """
+        return self.input_mean.new_zeros(len(next(iter(state.values()))), 0, self.output_size), state
+
+
+class LookAheadModel(StreamingModel):
+    """A model that waits for the L = ``look_ahead`` frames behind the one that it speaks of.
+
+    The answer of call t is that of frame t - L; the first L answers mean nothing. ``live`` says what a call brings: 1
+    for a frame, and 0 in the L calls after a recording's last frame (:meth:`flush`), whose answers are those of its
+    last frames. The last L values of it, oldest first, are the state "live", 0 before the first frame. Each layer works
+    on the frame of some calls ago, and takes what it makes of a frame that is not there for zero, as if the recording
+    were padded with zeros ahead of every layer: so nothing from outside of a recording is in any answer.
+
+    With L = 0 nothing waits, and there is no such state.
+    """
+
+    def counts(self) -> tuple[str, ...]:
+        return ("live",) if self.look_ahead else ()
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State, live: Tensor | None = None) -> tuple[Tensor, State]:
+        """One call: ``x (B, C)``, the state and ``live (B, 1)`` to ``y (B, K)`` and the next state."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State | None = None, live: Tensor | None = None) -> tuple[Tensor, State]:
+        """Many calls at once: ``x (B, T, C)`` and ``live (B, T, 1)`` to ``y (B, T, K)`` and the last state."""
+
+    def last(self, x: Tensor, state: State | None = None, live: Tensor | None = None) -> tuple[Tensor, State]:
+        """The answer of ``forward`` to the last call ``(B, K)``, and the state."""
+        y, state = self(x, state, live)
+        return y[:, -1], state
+
+    def run_steps(self, x: Tensor, state: State | None = None, live: Tensor | None = None) -> tuple[Tensor, State]:
+        """What ``forward`` computes, by the loop of ``step``: the reference for it."""
+        state = self.initial_state(x.shape[0]) if state is None else state
+        live = x.new_ones(*x.shape[:2], 1) if live is None else live
+        answers = []
+        for t in range(x.shape[1]):
+            y, state = self.step(x[:, t], state, live[:, t])
+            answers.append(y)
+        return torch.stack(answers, 1), state
+
+    def flush(self, state: State) -> tuple[Tensor, State]:
+        """``y (B, L, K)`` of the last L frames of a recording, by L calls that bring no frame."""
+        if not self.look_ahead:
+            return super().flush(state)
+        rest = self.input_mean.new_zeros(len(state["live"]), self.look_ahead, self.input_size)
+        y, state = self(rest, state, rest.new_zeros(*rest.shape[:2], 1))
+        return y, state
+
+
+class Masks:
+    """Which of the frames that a look-ahead model works on are there: ``live`` by how many calls ago they came.
+
+    Made of the state "live" ``(B, L)`` and the calls' own values ``(B, 1)`` or ``(B, T, 1)``; with L = 0 all are.
+    """
+
+    def __init__(self, look_ahead: int, state: State, x: Tensor, live: Tensor | None) -> None:
+        self.look_ahead = look_ahead
+        if look_ahead:
+            now = x.new_ones(*x.shape[:-1], 1) if live is None else live
+            past = state["live"] if x.ndim == 2 else state["live"][..., None]
+            self._all = torch.cat([past, now], 1)  # (B, L + 1), or (B, L + T, 1)
+            self._frames = 1 if x.ndim == 2 else x.shape[1]
+
+    def of(self, delay: int) -> Tensor:
+        """1 where the frame of ``delay`` calls ago is there, else 0: ``(B, 1)`` or ``(B, T, 1)``."""
+        start = self.look_ahead - delay
+        return self._all[:, start : start + self._frames]
+
+    def apply(self, x: Tensor, delay: int) -> Tensor:
+        """``x (B, ..., C)``, made of the frames of ``delay`` calls ago: 0 for those that are not there."""
+        return x * self.of(delay) if self.look_ahead else x
+
+    def following(self) -> State:
+        """The next state "live", if there is one."""
+        if not self.look_ahead:
+            return {}
+        kept = self._all[:, self._all.shape[1] - self.look_ahead :]
+        return {"live": kept.flatten(1)}
 
 
 def fixed(layer: nn.Module) -> Callable[[Tensor], Tensor]:

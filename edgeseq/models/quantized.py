@@ -227,7 +227,7 @@ def _check_projections(model: StreamingModel, projections: Iterable[str]) -> Non
 def _stores(model: StreamingModel, kind: str) -> dict[str, Store]:
     """The model's stores by name: one for each state at least."""
     stores = {name: module for name, module in model.named_modules() if isinstance(module, Store)}
-    states = model.initial_state(1)
+    states = [name for name in model.initial_state(1) if name not in model.counts()]
     if len(stores) < len(states):
         raise Unsupported(
             f"{type(model).__name__} has {len(stores)} Store for its states {', '.join(states)}, "

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from edgeseq import data as datasets
+from edgeseq.data.dataset import TASKS
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import WEIGHTS_NAME, Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry
@@ -95,6 +96,7 @@ def save_model(
     channels: Sequence[str | Channel] = (),
     rate: float | None = None,
     split: Mapping[str, Sequence[str]] | None = None,
+    task: str | None = None,
     decision: Decision | None = None,
     metrics: Mapping[str, float] | None = None,
     overwrite: bool = False,
@@ -104,7 +106,8 @@ def save_model(
     ``family`` is "module:Class" (by default the class of ``model``), which with ``arguments`` builds the model again
     wherever the folder is opened with trust. ``data`` is what the model was trained on, a name or a path that
     :func:`edgeseq.data.load` reads (with ``mapping``): labels, channels and rate in Hz are taken from it, and the proof
-    takes its frames there. Without data, give ``labels``, ``channels`` and ``rate``, and later ``--data``. ``split``
+    takes its frames there. Without data, give ``labels``, ``channels`` and ``rate``, and later ``--data``. ``task`` is
+    "frame" or "segment": by default that of the data, or what the model can answer, frames first. ``split``
     names the subjects of "train", "validation" and "test"; without it nobody knows whom the model has not seen, and
     there is no accuracy in ``bench`` and ``report``, none before ``quantize``, and no ``train --from`` without subjects
     named. ``metrics`` are numbers of your own to show.
@@ -112,7 +115,8 @@ def save_model(
     Raises:
         InputError: a model that does not keep the contract (:func:`edgeseq.models.check.check_contract`); the class
             cannot be imported by that name, or does not build, of the arguments and weights, a model that answers
-            alike; another number of labels or channels than the model has; unknown subjects; a target that exists.
+            alike; another number of labels or channels than the model has; a task that is not the data's or that the
+            model cannot answer; unknown subjects; a target that exists.
     """
     out = Path(out)
     check_target(out, overwrite=overwrite)
@@ -130,7 +134,7 @@ def save_model(
         name=out.name,
         family=family,
         arguments=given,
-        task="frame" if "frame" in rebuilt.tasks else rebuilt.tasks[0],
+        task=_task(rebuilt, dataset, task),
         labels=_labels(rebuilt, dataset, labels),
         input=source,
         states=state_entries(rebuilt),
@@ -152,6 +156,15 @@ def save_model(
         save_weights(rebuilt, staging)
         seal(staging, manifest)
     return open_folder(out)
+
+
+def _task(model: StreamingModel, dataset: datasets.Dataset | None, task: str | None) -> str:
+    if dataset and task not in (None, dataset.task):
+        raise InputError(f"task {task!r}, but {dataset.name} has {dataset.task}s to answer: leave it out")
+    possible = [each for each in (*([dataset.task] if dataset else []), *TASKS) if each in model.tasks]
+    if task not in (None, *possible):
+        raise InputError(f"task {task!r}: this model's task is {' or '.join(dict.fromkeys(possible))}")
+    return task or possible[0]
 
 
 def _family_of(model: StreamingModel) -> str:
@@ -211,8 +224,6 @@ def _rebuilt(model: StreamingModel, family: str, arguments: dict[str, Any]) -> S
                 f"{what} has {name} {getattr(made, name)!r}, and the model to save {getattr(live, name)!r}: name it in "
                 "arguments"
             )
-    if not isinstance(made.look_ahead, int) or made.look_ahead < 0:
-        raise InputError(f"{family} has look_ahead {made.look_ahead!r}: a whole number of steps, 0 or more, is needed")
     check_contract(made)
     _check_alike(live, made, what)
     return made

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import edgeseq
 from edgeseq.data import Dataset, Recording, write_npz
@@ -15,6 +16,8 @@ from edgeseq.errors import InputError
 from edgeseq.folder import open_folder
 from edgeseq.lineage import trained_on
 from edgeseq.manifest import Channel
+from edgeseq.models.check import check_contract
+from edgeseq.models.contract import StreamingModel
 from edgeseq.models.registry import build
 from edgeseq.models.store import load_model
 
@@ -22,10 +25,10 @@ CODE = """
 import torch
 from torch import nn
 
-from edgeseq.models.contract import StreamingModel
+from edgeseq.models.contract import LookAheadModel
 
 
-class Leaky(StreamingModel):
+class Leaky(LookAheadModel):
     def __init__(self, input_size, output_size, *, hidden=3, decay=0.5, look_ahead=0, hide=False, wrong=False):
         super().__init__(input_size, output_size)
         self.into, self.out = nn.Linear(input_size, hidden), nn.Linear(hidden, output_size)
@@ -36,10 +39,13 @@ class Leaky(StreamingModel):
     def initial_state(self, batch):
         return {"memory.h": self.input_mean.new_zeros(batch, self.hidden)}
 
-    def step(self, x, state):
+    def step(self, x, state, live=None):
         h = self.decay * state["memory.h"] + self.into(self.normalize(x))
         y = self.out(h)
         return (y[0] if self.wrong else y), {"memory.h": h}
+
+    def forward(self, x, state=None, live=None):
+        return self.run_steps(x, state, live)
 
     def facts(self):
         return {"decay": self.decay}
@@ -227,3 +233,19 @@ def test_a_target_that_exists_is_kept(leaky, tmp_path):
     with pytest.raises(InputError, match="exists"):
         edgeseq.save_model(leaky(2, 2), tmp_path / "m", **BY_HAND)
     edgeseq.save_model(leaky(2, 2), tmp_path / "m", **BY_HAND, overwrite=True)
+
+
+def test_a_model_that_looks_ahead_without_being_told_where_a_recording_ends_is_refused(leaky, tmp_path):
+    class Deaf(StreamingModel):
+        def __init__(self, input_size, output_size):
+            super().__init__(input_size, output_size)
+            self.out, self.look_ahead = nn.Linear(input_size, output_size), 2
+
+        def initial_state(self, batch):
+            return {"past.x": self.input_mean.new_zeros(batch, self.input_size)}
+
+        def step(self, x, state):
+            return self.out(state["past.x"]), {"past.x": x}
+
+    with pytest.raises(InputError, match=r"Deaf looks 2 steps ahead, .* make it an .*LookAheadModel"):
+        check_contract(Deaf(2, 2))

@@ -1,0 +1,103 @@
+"""Batch norms and what they are folded into: the same answers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from edgeseq.models.norms import Affine, BatchNorm, fold_behind, folded_norm, norm, norm_behind
+from edgeseq.models.registry import build
+
+
+def frames(*shape, seed=0):
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.5
+
+
+def trained_norm(channels=4):
+    """One that has seen data, with a gain and a shift."""
+    made = BatchNorm(channels).double()
+    with torch.no_grad():
+        made.weight.copy_(torch.linspace(-1, 2, channels))
+        made.bias.copy_(torch.linspace(1, -1, channels))
+    for seed in range(30):
+        made(frames(8, 20, channels, seed=seed) * torch.arange(1.0, channels + 1))
+    return made.eval()
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (3, 7, 4)], ids=["frame", "frames"])
+def test_a_batch_norm_is_torchs_over_batch_and_time(shape):
+    ours, theirs = BatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    for seed in range(3):
+        x = frames(*shape, seed=seed)
+        flat = theirs(x.reshape(-1, 4)).reshape(shape)
+        torch.testing.assert_close(ours(x), flat)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x.reshape(-1, 4)).reshape(shape))
+
+
+def test_a_folded_norm_is_the_affine_map_that_it_was_in_eval_mode():
+    made, x = trained_norm(), frames(3, 7, 4)
+    folded = folded_norm(made)
+    assert isinstance(folded, Affine)
+    assert folded.scale.dtype == torch.float64
+    torch.testing.assert_close(folded(x), made(x))
+    assert folded_norm(folded) is folded
+
+
+def test_a_norm_behind_a_linear_map_becomes_part_of_it():
+    torch.manual_seed(0)
+    linear, made, x = nn.Linear(5, 4).double(), trained_norm(), frames(3, 7, 5)
+    expected = made(linear(x))
+    left = fold_behind(linear, made)
+    torch.testing.assert_close(left(linear(x)), expected)
+    before = copy.deepcopy(linear.state_dict())
+    fold_behind(linear, left)  # nothing is left to fold
+    assert all(torch.equal(tensor, before[name]) for name, tensor in linear.state_dict().items())
+
+
+def test_a_small_variance_is_kept_apart_from_zero():
+    made = trained_norm()
+    made.running_var.zero_()
+    torch.testing.assert_close(folded_norm(made)(frames(3, 4)), made(frames(3, 4)))
+
+
+def test_a_model_that_is_built_folded_has_no_batch_norm():
+    assert isinstance(norm(4, folded=False), BatchNorm)
+    assert isinstance(norm(4, folded=True), Affine)
+    assert isinstance(norm_behind(4, folded=False), BatchNorm)
+    assert not list(norm_behind(4, folded=True).parameters())
+
+
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_an_s4d_with_batch_norms_folds_to_affine_maps_and_answers_the_same(prenorm):
+    torch.manual_seed(0)
+    arguments = {"hidden": 4, "layers": 2, "state": 4, "norm": "batch", "prenorm": prenorm}
+    model = build("s4d", 3, 4, arguments).double()
+    for seed in range(5):
+        model(frames(2, 30, 3, seed=seed))
+    model.eval()
+    x = frames(2, 40, 3, seed=9)
+    with torch.no_grad():
+        expected, state = model(x)
+        changed = model.fold()
+        assert changed == {"norm": "affine"}
+        assert not any(isinstance(module, BatchNorm) for module in model.modules())
+        made = build("s4d", 3, 4, {**arguments, **changed}).double().eval()
+        made.load_state_dict(model.state_dict())
+        for folded in (model, made):
+            y, after = folded(x)
+            torch.testing.assert_close(y, expected)
+            assert all(torch.equal(after[name].round(decimals=9), state[name].round(decimals=9)) for name in state)
+    assert model.fold() == made.fold() == {}
+
+
+@pytest.mark.parametrize("kind", ["layer", "affine"])
+def test_an_s4d_without_batch_norms_has_nothing_to_fold(kind):
+    model = build("s4d", 3, 4, {"hidden": 4, "layers": 1, "state": 4, "norm": kind})
+    before = copy.deepcopy(model.state_dict())
+    assert model.fold() == {}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
