@@ -38,6 +38,8 @@ EXAMPLES: dict[str, list[tuple[list[tuple[int, ...]], dict[str, Any]]]] = {
         ([shape, (3, 4), (3,), (3,)], {"x_scale": 0.5, "x_zero": 0, "y_scale": 0.5, "y_zero": 0})
         for shape in (ROW, TABLE)
     ],
+    "leaky": [([ROW, ROW, (), ()], {"reset": "subtract", "delay": True, "inclusive": False})],
+    "synaptic": [([ROW, ROW, ROW, (), (), ()], {"reset": "subtract", "delay": True, "inclusive": False})],
 }
 DTYPES = {"where": ("bool",), "dequantize": ("int8",), "qlinear": ("int8", "int8", "int32")}  # the rest are float32
 HEAD = """# The operators of the step program
@@ -66,6 +68,7 @@ A step takes and returns tensors only, changes none in place, and does not branc
 # How each ATen operator is written in PyTorch, and what its rule is given: x and h (1, 4) come at run time, as does
 # what example() computes; the others are constants. What PyTorch calls as ATen does needs no entry.
 TRUTH, INT8 = "greater_0", "quantize_1"
+NEURONS = ("subtract", True, False)  # reset, delay, inclusive
 TORCH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "linear": ("`nn.Linear(...)(x)`, W constant", ("x", "W", "b")),
     "matmul": ("`x @ M`, M a constant matrix", ("x", "M")),
@@ -118,13 +121,15 @@ TORCH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "edgeseq::quantize": ("an int8 layer's input", ("x", 0.5, 0)),
     "edgeseq::dequantize": ("an int8 layer's answer", (INT8, 0.5, 0)),
     "edgeseq::qlinear": ("an int8 layer", (INT8, "Wq", "bq", "s", 0.5, 0, 0.5, 0)),
+    "edgeseq::leaky": ("`Neurons`, a step", ("x", "h", "a", "a", *NEURONS)),
+    "edgeseq::synaptic": ("`Neurons` with `alpha`, a step", ("x", "h", "x", "a", "a", "a", *NEURONS)),
 }
 
 
 def example() -> Builder:
     """A program that has the values that the entries of ``TORCH`` speak of."""
     made = Builder(Value("x", ROW), [Value("h", ROW), Value("one", (1, 4, 1))])
-    shapes = {"W": (4, 4), "M": (4, 4), "b": (4,), "g": (4,), "s": (4,)}
+    shapes = {"W": (4, 4), "M": (4, 4), "b": (4,), "g": (4,), "s": (4,), "a": ()}
     for name, shape in shapes.items():
         made.constant(name, np.full(shape, 0.5, np.float32))
     made.constant("Wq", np.ones((4, 4), np.int8))

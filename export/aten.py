@@ -279,6 +279,29 @@ def _qlinear(
     return b.add("qlinear", x, weight, bias, weight_scale, **parameters)
 
 
+def _leaky(
+    b: Builder, current: str, membrane: str, beta: str, threshold: str, reset: str, delay: bool, inclusive: bool
+) -> list[str]:
+    inputs = (current, membrane, beta, threshold)
+    return b.add_all("leaky", *inputs, reset=reset, delay=delay, inclusive=inclusive)
+
+
+def _synaptic(
+    b: Builder,
+    current: str,
+    synapse: str,
+    membrane: str,
+    alpha: str,
+    beta: str,
+    threshold: str,
+    reset: str,
+    delay: bool,
+    inclusive: bool,
+) -> list[str]:
+    inputs = (current, synapse, membrane, alpha, beta, threshold)
+    return b.add_all("synaptic", *inputs, reset=reset, delay=delay, inclusive=inclusive)
+
+
 RULES: dict[str, Rule] = {
     "linear": _linear, "matmul": _matmul, "mm": _matmul, "addmm": _addmm,
     "add": _binary("add"), "sub": _binary("sub"), "mul": _binary("mul"), "div": _binary("div"),
@@ -298,4 +321,5 @@ RULES: dict[str, Rule] = {
     "transpose": _transpose, "t": lambda b, x: _transpose(b, x, 0, 1), "expand": _expand,
     "view": _reshape, "_unsafe_view": _reshape, "clone": _same, "detach": _same, "alias": _same, "_to_copy": _to,
     "edgeseq::quantize": _quantize, "edgeseq::dequantize": _dequantize, "edgeseq::qlinear": _qlinear,
+    "edgeseq::leaky": _leaky, "edgeseq::synaptic": _synaptic,
 }  # fmt: skip

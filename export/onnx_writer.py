@@ -92,9 +92,10 @@ def write_onnx(program: Program, path: Path, *, name: str = "edgeseq") -> None:
         handles[value.name] = value.name
         graph.shapes[value.name] = value.shape
     for node in packed.nodes:
-        handle = operator(node.operator).onnx(graph, [handles[n] for n in node.inputs], node.attributes)
-        handles[node.output.name] = handle
-        graph.shapes[handle] = node.output.shape
+        found = operator(node.operator).onnx(graph, [handles[n] for n in node.inputs], node.attributes)
+        for value, handle in zip(node.results, [found] if isinstance(found, str) else found, strict=True):
+            handles[value.name] = handle
+            graph.shapes[handle] = value.shape
     graph.rename(handles[packed.y], Y)
     graph.rename(handles[state.after], NEXT_STATE)
 

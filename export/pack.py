@@ -45,7 +45,7 @@ def pack_states(program: Program) -> Program:
         for name, state in zip(after, program.states, strict=True)
     ]
     y = renamed[program.y]
-    made = {node.output.name for node in builder.nodes}
+    made = {value.name for node in builder.nodes for value in node.results}
     following = builder.add("concat", *flat, axis=1) if len(flat) > 1 else flat[0]
     if following not in made and len(flat) == 1:
         following = builder.add("reshape", following, shape=[1, program.state_size])
@@ -57,4 +57,5 @@ def pack_states(program: Program) -> Program:
 def _copy(builder: Builder, node: Node, renamed: dict[str, str]) -> None:
     builder.origin = node.origin
     inputs = [renamed[name] for name in node.inputs]
-    renamed[node.output.name] = builder.add(node.operator, *inputs, **node.attributes)
+    found = builder.add_all(node.operator, *inputs, **node.attributes)
+    renamed.update(zip((value.name for value in node.results), found, strict=True))

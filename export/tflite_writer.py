@@ -16,11 +16,12 @@ import numpy as np
 from edgeseq.errors import MissingDependency
 from edgeseq.export.pack import pack_states
 from edgeseq.folder import NEXT_STATE, SIGNATURE, Y
-from edgeseq.program import Program, operator
+from edgeseq.program import Builder, Program, operator
 from edgeseq.program.graph import Array, Quantization, Shape, Value
 
 _FILE_IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16
+READ_ONLY = ("reshape", "slice", "concat", "transpose", "linear", "qlinear", "quantize", "dequantize", "sum", "mean")
 _TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}  # schema: TensorType
 
 
@@ -141,7 +142,7 @@ def write_tflite(program: Program, path: Path, *, name: str = "edgeseq") -> None
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
         raise MissingDependency("ai-edge-litert with flatbuffers", "train", "writing TFLite") from None
-    packed = pack_states(program)
+    packed = _unshared(pack_states(program))
     state = packed.states[0]
     graph = _Graph(schema)
 
@@ -152,16 +153,54 @@ def write_tflite(program: Program, path: Path, *, name: str = "edgeseq") -> None
     inputs = dict(handles)
     handles.update((key, graph.constant(array, key)) for key, array in packed.constants.items())
     for node in packed.nodes:
-        handle = operator(node.operator).tflite(
-            graph, [handles[n] for n in node.inputs], node.attributes, node.output.shape
-        )
-        handles[node.output.name] = handle
+        inputs_of = [handles[n] for n in node.inputs]
+        found = operator(node.operator).tflite(graph, inputs_of, node.attributes, node.output.shape)
+        made = [found] if isinstance(found, int) else found
+        handles.update(zip((value.name for value in node.results), made, strict=True))
     outputs = {Y: handles[packed.y], NEXT_STATE: handles[state.after]}
     for public, index in outputs.items():
         graph.tensors[index].name = public
     index_of = graph.drop_unused((*inputs.values(), *outputs.values()))
     inputs, outputs = ({key: index_of[old] for key, old in each.items()} for each in (inputs, outputs))
     path.write_bytes(_serialize(schema, graph, inputs, outputs, name))
+
+
+def _unshared(program: Program) -> Program:
+    """The same program, with a copy where LiteRT's builtin kernels would write over a value that is still needed.
+
+    There a reshape's result lies in its input's memory, and an elementwise operator writes its result over its input's
+    if nothing else reads that one, by name: a value that is read under its other name afterwards is spoilt.
+    """
+    last_read, same = _last_reads(program)
+    builder = Builder(program.x, [state.before for state in program.states])
+    renamed = {value: value for value in builder.values}
+    renamed.update((name, builder.constant(name, array)) for name, array in program.constants.items())
+    for position, node in enumerate(program.nodes):
+        builder.origin = node.origin
+        inputs = []
+        for name in node.inputs:
+            given = renamed[name]
+            if node.operator not in READ_ONLY and same.get(name, name) != name and last_read[same[name]] > position:
+                size = builder.values[given].shape[-1]
+                given = builder.add("slice", given, axis=len(builder.values[given].shape) - 1, start=0, stop=size)
+            inputs.append(given)
+        made = builder.add_all(node.operator, *inputs, **node.attributes)
+        renamed.update((value.name, name) for value, name in zip(node.results, made, strict=True))
+    return builder.finish(renamed[program.y], {state.name: renamed[state.after] for state in program.states})
+
+
+def _last_reads(program: Program) -> tuple[dict[str, int], dict[str, str]]:
+    """The last node that reads each memory, by the value that it was made for; and that value, of reshaped ones."""
+    same: dict[str, str] = {}
+    last: dict[str, int] = {}
+    for position, node in enumerate(program.nodes):
+        for name in node.inputs:
+            last[same.get(name, name)] = position
+        if node.operator == "reshape":
+            same[node.output.name] = same.get(node.inputs[0], node.inputs[0])
+    for name in (program.y, *(state.after for state in program.states)):
+        last[same.get(name, name)] = len(program.nodes)
+    return last, same
 
 
 def _serialize(schema: Any, graph: _Graph, inputs: dict[str, int], outputs: dict[str, int], name: str) -> bytes:

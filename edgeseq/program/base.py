@@ -60,12 +60,14 @@ class TfliteGraph(Protocol):
 class Operator:
     """One operator. The first line of the class's docstring is its equation, shown in the documentation.
 
-    ``accepts`` names the attributes; ``constant_inputs`` the positions that must be constants of the program.
+    ``accepts`` names the attributes; ``constant_inputs`` the positions that must be constants of the program;
+    ``others`` the further results, if any: of the first one's shape and type, and given in a row behind it.
     """
 
     name: ClassVar[str]
     accepts: ClassVar[tuple[str, ...]] = ()
     constant_inputs: ClassVar[tuple[int, ...]] = ()
+    others: ClassVar[tuple[str, ...]] = ()
 
     def infer(self, inputs: Sequence[Value], attributes: Attributes) -> tuple[Shape, str]:
         """Shape and dtype of the result.
@@ -109,16 +111,18 @@ class Operator:
         """Shape of the result; ValueError where the inputs do not fit."""
         raise NotImplementedError
 
-    def run(self, *inputs: Array, **attributes: Any) -> Array:
-        """The meaning, in numpy: the reference for every other engine."""
+    def run(self, *inputs: Array, **attributes: Any) -> Array | tuple[Array, ...]:
+        """The meaning, in numpy: the reference for every other engine. A tuple where there are ``others``."""
         raise NotImplementedError
 
-    def onnx(self, graph: OnnxGraph, inputs: Sequence[str], attributes: Attributes) -> str:
-        """Write the operator as ONNX (opset 17) nodes; returns the result's handle."""
+    def onnx(self, graph: OnnxGraph, inputs: Sequence[str], attributes: Attributes) -> str | list[str]:
+        """Write the operator as ONNX (opset 17) nodes; returns the result's handle, or a list of all."""
         raise NotImplementedError
 
-    def tflite(self, graph: TfliteGraph, inputs: Sequence[int], attributes: Attributes, shape: Shape) -> int:
-        """Write the operator as TFLite builtins; returns the result's handle."""
+    def tflite(
+        self, graph: TfliteGraph, inputs: Sequence[int], attributes: Attributes, shape: Shape
+    ) -> int | list[int]:
+        """Write the operator as TFLite builtins; returns the result's handle, or a list of all."""
         raise NotImplementedError
 
     def macs(self, shapes: Sequence[Shape], result: Shape) -> int:

@@ -14,9 +14,14 @@ So a diagonal state space, s ← a s + u and y = Σ c s, counts as the matrices 
 macs, and a real part of one is 2. Bias additions are part of their linear map. A product with a constant that only
 masks or repeats (zeros and ones, or ones that make the result larger) multiplies nothing, and is elementwise.
 
-Spikes are 0 or 1: what ``where`` makes of the constants 0 and 1, that value moved, carried as a state that starts from
-0 or 1, or rounded to int8, and products of two such values. Accumulates are told apart as NeuroBench does (Yik et al.,
-2025), but every one of them is counted, whether there is a spike in it or not: a dense kernel does them all.
+A spiking neuron is elementwise: 6 values a step (the decayed membrane, with its current, two comparisons, what a reset
+takes, and the membrane without it), 8 with a synapse (the decayed current, and with its input). Resets and delays that
+need one or two fewer are counted alike.
+
+Spikes are 0 or 1: what a neuron gives as its first result, what ``where`` makes of the constants 0 and 1, that value
+moved, carried as a state that starts from 0 or 1, or rounded to int8, and products of two such values. Accumulates are
+told apart as NeuroBench does (Yik et al., 2025), but every one of them is counted, whether there is a spike in it or
+not: a dense kernel does them all.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from edgeseq.program.operators import operator
 ADDS = ("add", "sub", "sum")
 MOVES = ("slice", "concat", "reshape", "transpose")
 KEEPS = (*MOVES, "quantize", "dequantize", "mul", "minimum", "maximum")  # 0 or 1 where all their inputs are
+NEURONS = ("leaky", "synaptic")
 LEAVES = ""  # the reader of an answer or a next state, which no operator of the program is
 
 
@@ -98,6 +104,8 @@ def _spikes(program: Program, node: Node, known: set[str]) -> bool:
         held = program.constants.get(name)
         return name in known if held is None else bool(np.isin(held, (0, 1)).all())
 
+    if node.operator in NEURONS:
+        return True
     if node.operator == "where":
         return all(map(either, node.inputs[1:]))
     return node.operator in KEEPS and all(map(either, node.inputs))

@@ -1,9 +1,9 @@
 """The step program: one step of a streaming model, as data.
 
 A program is a list of nodes in single-assignment form. Each node applies one operator of the closed set in
-:mod:`edgeseq.program.operators` to values that already exist and gives one new value a name. Values are the input
-frame ``x``, the states as they were before the step, constants, and the results of earlier nodes. One value is the
-answer ``y``; each state names the value that it becomes.
+:mod:`edgeseq.program.operators` to values that already exist and gives a new value a name, or each of several (a
+neuron's spikes and its membrane). Values are the input frame ``x``, the states as they were before the step,
+constants, and the results of earlier nodes. One value is the answer ``y``; each state names the value that it becomes.
 
 On disk a program is ``step.json`` (this structure) and ``step.safetensors`` (its constants). Everything behind
 training reads the program and nothing else.
@@ -52,13 +52,22 @@ class Quantization(NamedTuple):
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``output = operator(inputs, attributes)``; ``origin`` is the module of the model it was captured from."""
+    """``output = operator(inputs, attributes)``; ``origin`` is the module of the model it was captured from.
+
+    ``others`` are further results, of an operator that has several.
+    """
 
     operator: str
     inputs: tuple[str, ...]
     output: Value
     attributes: dict[str, Attribute] = {}
     origin: str = ""
+    others: tuple[Value, ...] = ()
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """Everything that the node computes, its ``output`` first."""
+        return (self.output, *self.others)
 
 
 class State(msgspec.Struct, frozen=True):
@@ -104,7 +113,7 @@ class Program:
         found = {self.x.name: self.x}
         found.update((state.name, state.before) for state in self.states)
         found.update((name, Value(name, array.shape, str(array.dtype))) for name, array in self.constants.items())
-        found.update((node.output.name, node.output) for node in self.nodes)
+        found.update((value.name, value) for node in self.nodes for value in node.results)
         return found
 
     @property
@@ -129,7 +138,7 @@ class Program:
         made: dict[str, Quantization | None] = {}
         for node in self.nodes:
             where = f"step program: node {node.output.name!r} ({node.operator})"
-            if node.output.name in known:
+            if len(known.keys() | {value.name for value in node.results}) != len(known) + len(node.results):
                 raise InputError(f"{where} assigns a name that is already taken")
             missing = [name for name in node.inputs if name not in known]
             if missing:
@@ -137,12 +146,9 @@ class Program:
             shape, dtype, quantization = _infer(
                 node.operator, node.inputs, node.attributes, known, self.constants, made
             )
-            if (shape, dtype) != (node.output.shape, node.output.dtype):
-                raise InputError(
-                    f"{where} says its result is {node.output.dtype}{list(node.output.shape)}, "
-                    f"but the operator gives {dtype}{list(shape)}"
-                )
-            known[node.output.name], made[node.output.name] = node.output, quantization
+            _check_results(node, shape, dtype, where)
+            known.update((value.name, value) for value in node.results)
+            made[node.output.name] = quantization
         for state in self.states:
             after = known.get(state.after)
             if after is None or (after.shape, after.dtype) != (state.before.shape, state.before.dtype):
@@ -194,6 +200,20 @@ class Program:
                 raise InputError(f"{folder / CONSTANTS_NAME}: constant {value.name!r} is missing or of another shape")
             constants[value.name] = array
         return cls(document.x, document.y, document.states, document.nodes, constants).check()
+
+
+def _check_results(node: Node, shape: Shape, dtype: str, where: str) -> None:
+    from edgeseq.program.operators import operator
+
+    further = operator(node.operator).others
+    if len(node.others) != len(further):
+        raise InputError(f"{where} has {len(node.others)} further results, the operator gives {len(further)}")
+    for value in node.results:
+        if (shape, dtype) != (value.shape, value.dtype):
+            raise InputError(
+                f"{where} says its result is {value.dtype}{list(value.shape)}, "
+                f"but the operator gives {dtype}{list(shape)}"
+            )
 
 
 def _infer(
@@ -258,30 +278,43 @@ class Builder:
         return unique
 
     def add(self, name: str, *inputs: str, **attributes: Attribute) -> str:
-        """Append ``operator(inputs)`` and return the name of its result.
+        """Append ``operator(inputs)`` and return the name of its result, the first one.
 
         What :func:`edgeseq.program.quantized.existing` finds in the program already is not computed again.
         """
+        return self.add_all(name, *inputs, **attributes)[0]
+
+    def add_all(self, name: str, *inputs: str, **attributes: Attribute) -> list[str]:
+        """Append ``operator(inputs)``, of one that has several results, and return their names."""
+        from edgeseq.program.operators import operator
         from edgeseq.program.quantized import existing
 
         shape, dtype, quantization = _infer(name, inputs, attributes, self.values, self.constants, self._made)
         found = existing(name, inputs, attributes, self.nodes)
         if found is not None:
-            return found
+            return [found]
         number = len(self.nodes)
         while f"{name}_{number}" in self.values:  # a weight or a state of the model may be called so
             number += 1
         output = Value(f"{name}_{number}", shape, dtype)
-        self.nodes.append(Node(name, inputs, output, attributes, self.origin))
-        self.values[output.name], self._made[output.name] = output, quantization
-        return output.name
+        others = tuple(Value(self._free(f"{output.name}.{each}"), shape, dtype) for each in operator(name).others)
+        node = Node(name, inputs, output, attributes, self.origin, others)
+        self.nodes.append(node)
+        self.values.update((value.name, value) for value in node.results)
+        self._made[output.name] = quantization
+        return [value.name for value in node.results]
+
+    def _free(self, name: str) -> str:
+        while name in self.values:
+            name += "_"
+        return name
 
     def finish(self, y: str, after: dict[str, str], initial: Mapping[str, float] | None = None) -> Program:
         """The program: only what the answer and the states need is kept. States start from ``initial``, or from 0."""
         needed = {y, *after.values()}
         kept = []
         for node in reversed(self.nodes):
-            if node.output.name in needed:
+            if not needed.isdisjoint(value.name for value in node.results):
                 kept.append(node)
                 needed.update(node.inputs)
         constants = {name: array for name, array in self.constants.items() if name in needed}

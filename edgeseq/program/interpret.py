@@ -19,7 +19,7 @@ def interpret(program: Program, watch: Watch | None = None) -> Step:
     It keeps nothing between calls, and the arrays it returns are never those it was given. ``watch`` is shown each
     node with its inputs before it runs.
     """
-    calls = [(_call(node, watch), node.inputs, node.output.name) for node in program.nodes]
+    calls = [(_call(node, watch), node.inputs, _names(node)) for node in program.nodes]
     constants = dict(program.constants)
     x_name, y_name = program.x.name, program.y
     after = [(state.name, state.after) for state in program.states]
@@ -27,19 +27,28 @@ def interpret(program: Program, watch: Watch | None = None) -> Step:
     def step(x: Array, states: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         values = {**constants, **states, x_name: x}
         for run, inputs, output in calls:
-            values[output] = run(*[values[name] for name in inputs])
+            found = run(*[values[name] for name in inputs])
+            if isinstance(output, str):
+                values[output] = found
+            else:
+                values.update(zip(output, found, strict=True))
         return values[y_name].copy(), {name: values[source].copy() for name, source in after}
 
     return step
 
 
-def _call(node: Node, watch: Watch | None) -> Callable[..., Array]:
-    run: Callable[..., Array] = partial(operator(node.operator).run, **node.attributes)
+def _names(node: Node) -> str | list[str]:
+    """The name of the node's result; of several, the names."""
+    return [value.name for value in node.results] if node.others else node.output.name
+
+
+def _call(node: Node, watch: Watch | None) -> Callable[..., Any]:
+    run: Callable[..., Any] = partial(operator(node.operator).run, **node.attributes)
     if watch is None:
         return run
     see = watch
 
-    def watched(*inputs: Any) -> Array:
+    def watched(*inputs: Any) -> Any:
         see(node, inputs)
         return run(*inputs)
 

@@ -51,6 +51,9 @@ class Slice(Operator):
         return graph.add("SLICE", [inputs[0], graph.constant(begin), graph.constant(size)], shape)
 
 
+XNNPACK_PARTS = 5  # that it joins in one operator: one of more would be left outside of it
+
+
 class Concat(Operator):
     """y = [a, b, ...] along one axis."""
 
@@ -74,7 +77,15 @@ class Concat(Operator):
         return graph.add("Concat", inputs, axis=attributes["axis"])
 
     def tflite(self, graph: TfliteGraph, inputs: Sequence[int], attributes: Attributes, shape: Shape) -> int:
-        return graph.add("CONCATENATION", inputs, shape, options="ConcatenationOptions", axis=attributes["axis"])
+        axis = attributes["axis"]
+
+        def joined(parts: Sequence[int]) -> int:
+            made = self.shape([graph.shape(part) for part in parts], attributes)
+            return graph.add("CONCATENATION", parts, made, options="ConcatenationOptions", axis=axis)
+
+        while len(inputs) > XNNPACK_PARTS:
+            inputs = [joined(inputs[:XNNPACK_PARTS]), *inputs[XNNPACK_PARTS:]]
+        return joined(inputs)
 
 
 class Reshape(Operator):

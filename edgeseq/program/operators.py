@@ -17,9 +17,9 @@ from edgeseq.program.base import Operator
 @cache
 def operators() -> Mapping[str, Operator]:
     """All operators by name, in the order of the documentation."""
-    from edgeseq.program import elementwise, layout, linear, quantized, reduce
+    from edgeseq.program import elementwise, layout, linear, neurons, quantized, reduce
 
-    rooms = (linear, elementwise, layout, reduce, quantized)
+    rooms = (linear, elementwise, layout, reduce, quantized, neurons)
     return {entry.name: entry for room in rooms for entry in room.OPERATORS}
 
 
