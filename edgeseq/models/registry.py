@@ -18,8 +18,11 @@ FAMILIES = {
     "lmu": "edgeseq.models.lmu:Lmu",
     "lmu_cell": "edgeseq.models.lmu_cell:LmuCell",
     "s4d": "edgeseq.models.s4d:S4d",
+    "lmuformer": "edgeseq.models.lmuformer:Lmuformer",
+    "spiking_lmuformer": "edgeseq.models.spiking_lmuformer:SpikingLmuformer",
     "rnn": "edgeseq.models.rnn:Rnn",
     "sparse_rnn": "edgeseq.models.sparse_rnn:SparseRnn",
+    "l2mu": "edgeseq.models.l2mu:L2mu",
 }
 ENTRY_POINTS = "edgeseq.families"
 
@@ -36,6 +39,17 @@ class Preset(msgspec.Struct, frozen=True):
 def presets() -> dict[str, Preset]:
     """The presets by name: those for a watch, of about 20,000 parameters, then those with the sizes of the papers."""
     augmentation = {"augmentation.rotation": 0.12, "augmentation.roll": 0.1}
+    spiking: dict[str, Any] = {
+        "dim": 32,
+        "channels": 12,
+        "order": 6,
+        "theta": 150.0,
+        "readout": "average",
+        "timescale": 50.0,
+        "threshold": 0.5,
+        "learn": True,
+        "dropout": 0.05,
+    }
     return {
         "lmu": Preset(
             "lmu",
@@ -60,6 +74,49 @@ def presets() -> dict[str, Preset]:
             "s4d",
             "diagonal state space layers: three of 48 channels with 8 modes each",
             {"hidden": 48, "layers": 3, "state": 16, "norm": "batch", "prenorm": True, "dropout": 0.05},
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 8e-3, "augmentation.tempo": 1.8, **augmentation},
+        ),
+        "lmuformer": Preset(
+            "lmuformer",
+            "LMUFormer: two blocks of 28 channels, six memories of 2 s at 50 Hz each, 3 frames of look-ahead",
+            {
+                "dim": 28,
+                "stages": 2,
+                "blocks": 2,
+                "channels": 6,
+                "order": 6,
+                "theta": 100.0,
+                "ratio": 2,
+                "dropout": 0.1,
+            },
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 5e-3, "augmentation.tempo": 1.8, **augmentation},
+        ),
+        "lmuformer-causal": Preset(
+            "lmuformer",
+            "LMUFormer without look-ahead: two blocks of 28 channels, six memories of 2 s at 50 Hz each",
+            {
+                "dim": 28,
+                "stages": 2,
+                "blocks": 2,
+                "channels": 6,
+                "order": 6,
+                "theta": 100.0,
+                "ratio": 2,
+                "causal": True,
+                "dropout": 0.1,
+            },
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 5e-3, "augmentation.tempo": 1.8, **augmentation},
+        ),
+        "spiking_lmuformer": Preset(
+            "spiking_lmuformer",
+            "spiking LMUFormer: 32 channels, twelve memories of 3 s at 50 Hz, 3 frames of look-ahead",
+            spiking,
+            {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 8e-3, "augmentation.tempo": 1.8, **augmentation},
+        ),
+        "spiking_lmuformer-causal": Preset(
+            "spiking_lmuformer",
+            "spiking LMUFormer without look-ahead: 32 channels, twelve memories of 3 s at 50 Hz",
+            {**spiking, "causal": True},
             {"steps": 70, "batch": 32, "crop": 8.0, "learning_rate": 8e-3, "augmentation.tempo": 1.8, **augmentation},
         ),
         "gru": Preset(
@@ -92,6 +149,20 @@ def presets() -> dict[str, Preset]:
             {"nodes": 8, "neighbours": 2, "rewire": 0.3, "block": 16, "dropout": 0.2, "timescale": 150.0},
             {"steps": 45, "augmentation.tempo": 1.6, **augmentation},
         ),
+        "l2mu": Preset(
+            "l2mu",
+            "spiking Legendre memory unit: 18 memories of 8 steps, 76 hidden neurons, 8 more for each channel",
+            {
+                "memories": 18,
+                "order": 6,
+                "theta": 8.0,
+                "hidden": 76,
+                "encoder": "single",
+                "timescale": 50.0,
+                "dropout": 0.05,
+            },
+            {"steps": 70, "batch": 32, "crop": 4.0, "learning_rate": 1e-2, "augmentation.tempo": 1.6},
+        ),
         "teacher": Preset(
             "rnn",
             "gated recurrent units: two layers of 64, to distill from",
@@ -115,6 +186,32 @@ def presets() -> dict[str, Preset]:
             "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, averaged (segments only)",
             {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
             {"batch": 50, "learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
+        ),
+        "lmuformer-published": Preset(
+            "lmuformer",
+            "LMUFormer as for speech commands: 256 channels, a memory of 128 steps, averaged (segments only)",
+            {"dim": 256, "order": 256, "theta": 128.0, "readout": "mean"},
+            {"batch": 128, "learning_rate": 2.5e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+        ),
+        "spiking_lmuformer-published": Preset(
+            "spiking_lmuformer",
+            "spiking LMUFormer as for speech commands: 256 channels, a memory of 128 steps, averaged (segments only)",
+            {"dim": 256, "stages": 4, "order": 512, "theta": 128.0, "readout": "mean"},
+            {"batch": 128, "learning_rate": 2.5e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+        ),
+        "l2mu-published": Preset(
+            "l2mu",
+            "spiking Legendre memory unit as for seven Braille letters: 70 memories of 10 steps, 120 hidden neurons",
+            {"memories": 70, "order": 7, "theta": 10.0, "hidden": 120, "readout": "sum", "dropout": 0.1},
+            {
+                "rounds": 16,
+                "steps": 50,
+                "batch": 64,
+                "learning_rate": 1.45e-3,
+                "label_smoothing": 0.0,
+                "augmentation.shift": 0.05,
+                "augmentation.drop": 0.05,
+            },
         ),
         "rnn-published": Preset(
             "rnn",

@@ -60,7 +60,7 @@ def make_model() -> MakeModel:
 @pytest.fixture(scope="session")
 def captured(make_model: MakeModel) -> Captured:
     """The program of a small model, made as ``make_model`` does."""
-    return lambda step, states=None, **has: capture(lower(make_model(step, states, **has)), INPUTS)
+    return lambda step, states=None, **has: capture(lower(make_model(step, states, **has)))
 
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,7 +71,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm": ("rnn", {"cell": "lstm", "hidden": 8, "layers": 2}),
     "sparse-rnn": ("sparse_rnn", {"nodes": 4, "block": 8}),
     "s4d": ("s4d", {"hidden": 8, "layers": 1, "state": 8, "norm": "batch", "readout": "average"}),
+    "spiking-lmuformer": (
+        "spiking_lmuformer",
+        {"dim": 8, "channels": 2, "order": 4, "theta": 9.5, "ratio": 2, "threshold": 0.2, "readout": "average"},
+    ),
+    "spiking-lmuformer-causal": (
+        "spiking_lmuformer",
+        {"dim": 8, "stages": 1, "order": 9, "theta": 6.0, "ratio": 2, "threshold": 0.2, "learn": True, "causal": True},
+    ),
     "lmu-cell": ("lmu_cell", {"channels": 2, "order": 5, "theta": 20.0, "hidden": 8, "bias": True, "layers": 2}),
+    "l2mu": ("l2mu", {"memories": 3, "order": 4, "theta": 9.5, "hidden": 8}),
+    "lmuformer": ("lmuformer", {"dim": 8, "stages": 2, "order": 6, "theta": 20.0, "ratio": 2, "readout": "average"}),
+    "lmuformer-causal": ("lmuformer", {"dim": 8, "stages": 1, "order": 9, "theta": 6.0, "ratio": 2, "causal": True}),
 }
 
 
@@ -98,17 +109,18 @@ def model(family: str) -> StreamingModel:
 @pytest.fixture(scope="session")
 def program(family: str) -> Program:
     """Its step program, captured once."""
-    return capture(lower(family_model(family)), INPUTS)
+    return capture(lower(family_model(family)))
 
 
 @pytest.fixture(scope="session")
-def frames() -> Callable[[int], np.ndarray]:
-    """``frames(count)``: a smooth walk (T, 6), as a sensor gives."""
+def frames() -> Callable[..., np.ndarray]:
+    """``frames(count)``: a smooth walk (T, 6), as a sensor gives; of ``program``, as it takes it: (T, W)."""
 
-    def walk(count: int) -> np.ndarray:
+    def walk(count: int, program: Program | None = None) -> np.ndarray:
         steps = np.random.default_rng(3).normal(size=(count, INPUTS))
         for t in range(1, count):
             steps[t] = 0.97 * steps[t - 1] + 0.25 * steps[t]
-        return steps.astype(np.float32)
+        said = program.x.shape[1] - INPUTS if program else 0  # a program that looks ahead is told of each frame
+        return np.pad(steps.astype(np.float32), ((0, 0), (0, said)), constant_values=1)
 
     return walk

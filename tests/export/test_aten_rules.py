@@ -17,6 +17,7 @@ from torch.nn import functional
 from edgeseq.errors import Unsupported
 from edgeseq.export.aten import RULES
 from edgeseq.export.integer import IntegerLinear
+from edgeseq.models.neurons import Neurons
 from edgeseq.models.quantized import QuantizedLinear
 from edgeseq.program import interpret
 
@@ -151,6 +152,13 @@ SNIPPETS: dict[str, list[Snippet]] = {
         lambda x, h, m: m.integer(torch.cat([m.integer(x), h], -1)[:, :6]),
     ],
     "edgeseq::dequantize": [lambda x, h, m: m.integer(h)],
+    "edgeseq::leaky": [
+        lambda x, h, m: torch.cat([*m.leaky.step(x, {"membrane": h})[1].values()], -1),
+        lambda x, h, m: m.jelly.step(x, {"membrane": h})[0],
+    ],
+    "edgeseq::synaptic": [
+        lambda x, h, m: torch.cat([*m.synaptic.step(x, {"current": h, "membrane": x + h})[1].values()], -1)
+    ],
 }  # fmt: skip
 
 
@@ -174,6 +182,8 @@ def parts() -> dict[str, object]:
     quantized.input.set_range(-3, 4)
     quantized.output.set_range(-2, 3)
     return {
+        "leaky": Neurons(6, threshold=0.3), "synaptic": Neurons(6, alpha=0.7, threshold=0.3),
+        "jelly": Neurons(6, beta=0.5, decay_input=True, reset="zero", delay=False, inclusive=True, threshold=0.3),
         "integer": IntegerLinear(quantized),
         "dense": nn.Linear(6, 4), "bare": nn.Linear(6, 3, bias=False), "narrow": torch.randn(2, 3),
         "matrix": torch.randn(6, 6), "vector": torch.randn(6), "norm": layer_norm, "batch": batch,

@@ -13,7 +13,7 @@ from torch import nn
 from edgeseq.errors import EdgeseqError, GateFailed, Unsupported
 from edgeseq.export.aten import RULES
 from edgeseq.export.capture import capture
-from edgeseq.export.lower import lower
+from edgeseq.export.lower import call_step, lower
 from edgeseq.program import interpret
 
 TWO = {"a": (6,), "b": (6,)}
@@ -33,7 +33,7 @@ def test_states_that_begin_equal_stay_two_inputs(make_model):
     shared = torch.zeros(1, 6)
     model = make_model(lambda m, x, s: (s["a"] - s["b"], s), TWO)
     model.initial_state = lambda batch: {"a": shared, "b": shared}  # export merges one tensor given twice
-    y, _ = run(capture(lower(model), 6), a=ramp(), b=np.full(6, 2))
+    y, _ = run(capture(lower(model)), a=ramp(), b=np.full(6, 2))
     np.testing.assert_array_equal(y[0], ramp() - 2)
 
 
@@ -323,7 +323,7 @@ def test_noise_in_a_step_is_noticed(captured):
 
 
 def test_capture_twice_gives_the_same_program(model):
-    one, two = (capture(lower(model), 6) for _ in range(2))
+    one, two = (capture(lower(model)) for _ in range(2))
     assert (one.nodes, one.states, one.y, list(one.constants)) == (two.nodes, two.states, two.y, list(two.constants))
     assert all(np.array_equal(one.constants[name], two.constants[name]) for name in one.constants)
 
@@ -344,9 +344,9 @@ def test_lower_leaves_the_model_as_it_is(model):
 
 def test_the_program_is_the_models_step(model, program):
     model = model.eval()
-    x, state = torch.randn(1, 6), {name: torch.randn_like(t) for name, t in model.initial_state(1).items()}
+    x, state = torch.randn(program.x.shape), {name: torch.randn_like(t) for name, t in model.initial_state(1).items()}
     with torch.no_grad():
-        y, after = model.step(x, state)
+        y, after = call_step(model, x, state)
     found, states = interpret(program)(x.numpy(), {name: t.numpy() for name, t in state.items()})
     np.testing.assert_allclose(found, y.numpy(), atol=1e-6)
     assert list(states) == list(after)

@@ -281,7 +281,7 @@ def test_a_step_form_with_other_integers_fails_the_first_link(source, proven, mo
 
     monkeypatch.setattr(lowering, "with_integers", other)
     model = load_model(source("gru"))
-    program = capture(lower(model), INPUTS)  # its second link holds: it is what the step form is
+    program = capture(lower(model))  # its second link holds: it is what the step form is
     assert failing(prove_step(model, program, golden(folder))) == {HOST[0], HOST[1]}
 
 
@@ -295,7 +295,7 @@ def tie_frames(source):
     The program's first scale is off by one float32 step, which nothing but a tie can tell.
     """
     model = load_model(source("gru"))
-    program = capture(lower(model), INPUTS)
+    program = capture(lower(model))
     (first,) = [n for n in program.nodes if n.operator == "quantize" and n.origin == "layers.0.from_input"]
     scale = np.float32(first.attributes["scale"])
     nudged = replace_attributes(first, scale=float(np.nextafter(scale, np.float32(9), dtype=np.float32)))

@@ -52,7 +52,7 @@ def quantized(name, state):
 @functools.cache
 def captured_form(name, state):
     form = lower(quantized(name, state))
-    return form, capture(form, INPUTS)
+    return form, capture(form)
 
 
 # -- one layer ------------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def one_layer(request, make_model):
     seed, ties = request.param
     model = make_model(lambda m, x, state: (m.layer(x), {"h": state["h"] + x}), layer=drawn_layer(seed, ties))
     form = lower(model)
-    return model.layer, form, interpret(capture(form, INPUTS)), ties
+    return model.layer, form, interpret(capture(form)), ties
 
 
 @settings(max_examples=12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,16 @@ import torch
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.export.capture import capture
 from edgeseq.export.lower import lower
-from edgeseq.export.memory import ERROR, TapsBlock, choose
+from edgeseq.export.memory import ERROR, choose, with_taps
 from edgeseq.export.proof import prove_step, run_step_form, run_training_form
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.legendre import taps_for
 from edgeseq.models.lmu import Lmu, LmuBlock
+from edgeseq.models.lmuformer import Lmuformer
 from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import build
+from edgeseq.models.spiking_lmuformer import SpikingLmuformer
 from edgeseq.program import cost
 
 INPUTS = 6
@@ -49,7 +53,7 @@ def test_the_counts_that_are_chosen_by_are_those_of_the_program(form):
     memories = sum(getattr(choice, key) for choice in lowered.memories.values())
     others = sum(INPUTS * c + 8 * w for c, w in ((2, INPUTS), (0, 0)))  # encoder and the mixer's other inputs
     others += 8 * 3 + 8 * 8 + 8 * 4
-    spent = cost(capture(lowered, INPUTS))
+    spent = cost(capture(lowered))
     # A program may count the product of u and B, one for each element of the memory, as an elementwise operation.
     b = sum(block.memory.channels * block.memory.order for block in model.blocks)
     assert spent.macs - memories - others in ((0, -b) if form == "recurrence" else (0,))
@@ -59,11 +63,10 @@ def test_taps_hold_their_stated_error_in_float64():
     model = lmu(dtype=torch.float64)
     block = model.blocks[0]
     block.memory.set_theta(block.memory.theta)  # again, in float64
-    taps = TapsBlock(block, taps_for(block.memory.order, block.memory.theta, ERROR)).double()
-    with torch.no_grad():  # rounded to float32 when it was made
-        taps.mixer.weight.copy_(TapsBlock(block, len(taps.taps)).double().mixer.weight)
+    taps = copy.deepcopy(block)
+    with_taps(taps, taps_for(block.memory.order, block.memory.theta, ERROR))
     generator = torch.Generator().manual_seed(0)
-    m, window = block.initial_state(1), taps.initial_state(1).double()
+    m, window = block.initial_state(1), taps.initial_state(1)
     largest = 0.0
     for _ in range(400):
         x = torch.randn(1, INPUTS, generator=generator, dtype=torch.float64)
@@ -71,13 +74,13 @@ def test_taps_hold_their_stated_error_in_float64():
         found, window = taps.step(x, window)
         largest = max(largest, float(m.detach().abs().max()))
         assert float((found - h).detach().abs().max()) < 20 * ERROR * max(1.0, largest)
-        assert float((taps.trained_state(window) - m).detach().abs().max()) < 20 * ERROR * max(1.0, largest)
+        assert float((taps.memory.trained_state(window) - m).detach().abs().max()) < 20 * ERROR * max(1.0, largest)
 
 
 def test_the_proof_holds_with_the_state_that_the_last_inputs_stand_for(frames):
     model = lmu()
     form = lower(model)
-    program = capture(form, INPUTS)
+    program = capture(form)
     assert {state.name: state.before.shape for state in program.states} == {
         "blocks.0.memory": (1, 2, form.memories["blocks.0"].taps),
         "blocks.1.memory": (1, 3, 5),
@@ -92,8 +95,8 @@ def test_a_wrong_tap_breaks_the_proof(frames, what):
     model = lmu()
     form = lower(model)
     block = form.model.blocks[0]
-    (block.taps if what == "taps" else block.mixer.weight)[0, -1] += 0.05
-    links = prove_step(model, capture(form, INPUTS), frames(300), form=form)
+    (block.memory.taps if what == "taps" else block.mixer.weight)[0, -1] += 0.05
+    links = prove_step(model, capture(form), frames(300), form=form)
     assert not links[0].passed or not links[1].passed
 
 
@@ -108,6 +111,56 @@ def test_the_golden_state_is_that_of_the_step_form(frames):
     for name, tensor in as_trained.items():
         np.testing.assert_allclose(tensor.numpy(), trained[name], atol=1e-4)
     assert lower(model, "recurrence").keeps_states
+
+
+FORMERS = {
+    "lmuformer": {"dim": 8, "stages": 1, "order": 24, "theta": 8.0, "ratio": 2},
+    "lmuformer two channels": {"dim": 8, "stages": 1, "channels": 2, "order": 24, "theta": 8.0, "causal": True},
+    "spiking_lmuformer": {"dim": 8, "stages": 1, "order": 40, "theta": 8.0},
+    "spiking_lmuformer two channels": {"dim": 8, "stages": 1, "channels": 2, "order": 40, "theta": 8.0, "causal": True},
+}
+
+
+def former(name):
+    """One whose norms have seen frames."""
+    torch.manual_seed(0)
+    model = build(name.split()[0], INPUTS, 4, FORMERS[name])
+    model.set_normalization(np.linspace(-1, 1, INPUTS), np.linspace(0.5, 2, INPUTS))
+    with torch.no_grad():
+        for _ in range(20):
+            model(2 * torch.randn(4, 40, INPUTS))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", FORMERS)
+def test_the_memory_of_an_lmuformer_is_proven_as_taps(name, frames):
+    """Ahead of spikes there is no map to fold: the memory is made of its last inputs."""
+    model = former(name)
+    x = np.pad(frames(300), ((0, 0), (0, int(model.look_ahead > 0))), constant_values=1)
+    spent = {}
+    for form in ("recurrence", "taps"):
+        lowered = lower(model, form)
+        program = capture(lowered)
+        links = prove_step(model, program, x, form=lowered)
+        assert [link.passed for link in links] == [True] * 3, links
+        found = cost(program)
+        spent[form] = found.macs + found.acs
+    (choice,) = lower(model).memories.values()
+    assert choice.form == "taps"
+    # As in the programs, but for the product of u and B, which may be elementwise there.
+    u_and_b = model.blocks[0].memory.channels * model.blocks[0].memory.order
+    assert spent["recurrence"] - spent["taps"] - (choice.recurrence_macs - choice.taps_macs) in (0, -u_and_b)
+    memory = lowered.trained_state(lowered.initial_state())["blocks.0.memory"]
+    assert memory.shape == model.initial_state(1)["blocks.0.memory"].shape
+
+
+def test_taps_of_spikes_add_and_are_spikes_themselves():
+    spiking = capture(lower(former("spiking_lmuformer"), "taps"))
+    without = cost(capture(lower(former("spiking_lmuformer"), "recurrence")))
+    (memory,) = (state for state in spiking.states if state.before.name == "blocks.0.memory")
+    taps, order = memory.before.shape[-1], 40
+    assert cost(spiking).acs - without.acs == order * (taps - 1)  # B u added too
+    assert without.macs - cost(spiking).macs == order**2
 
 
 def test_int8_layers_and_rounded_states_run_as_the_recurrence():
@@ -127,8 +180,13 @@ def test_a_form_that_does_not_exist_and_a_block_that_does_not_exist_are_refused(
 
 def test_published_sizes_choose_by_their_products():
     torch.manual_seed(0)
-    lmuformer = Lmu(1, 2, channels=(1,), orders=(256,), thetas=(128.0,), hidden=(256,)).blocks[0]
-    assert choose(lmuformer, "auto").form == "taps"
+    lmuformer = choose(Lmuformer(1, 2, dim=256, order=256, theta=128.0).blocks[0], "auto")
+    assert lmuformer.form == "taps"
+    assert lmuformer.taps_macs < 0.4 * lmuformer.recurrence_macs
+    spiking = SpikingLmuformer(1, 2, dim=256, order=512, theta=128.0, folded=True).blocks[0]
+    chosen = choose(spiking, "auto", "remembered.norm")
+    assert chosen.form == "taps"
+    assert chosen.taps_macs < 0.4 * chosen.recurrence_macs
     watch = Lmu(1, 2, channels=(12,), orders=(6,), thetas=(100.0,), hidden=(48,)).blocks[0]
     assert choose(watch, "auto").form == "recurrence"
 
@@ -155,12 +213,12 @@ def test_blocks_in_a_model_from_outside_are_left_as_they_are():
     form = lower(held)
     assert form.memories == {}
     assert form.keeps_states
-    capture(form, INPUTS)
+    capture(form)
 
 
 def test_taps_are_refused_where_there_is_no_memory_to_have_them():
     torch.manual_seed(0)
-    with pytest.raises(Unsupported, match="only the feed-forward lmu"):
+    with pytest.raises(Unsupported, match="only models of Lmu"):
         lower(build("rnn", INPUTS, 4, {"hidden": 4}), "taps")
     with pytest.raises(InputError, match="unknown form of a memory 'bogus'"):
         lower(build("rnn", INPUTS, 4, {"hidden": 4}), "bogus")

@@ -91,7 +91,7 @@ def test_another_converter_of_the_same_step_answers_as_our_file(
     packed = np.zeros((1, program.state_size), np.float32)
     apart = [np.zeros(entry.shape, np.float32) for entry in layout(program)]
     largest = 1.0
-    for x in frames(FRAMES)[:, None]:
+    for x in frames(FRAMES, program)[:, None]:
         y, packed = ours(x, packed)
         expected, *apart = witness([x, *apart])
         largest = max(largest, float(np.abs(expected).max()), float(np.abs(packed).max()))

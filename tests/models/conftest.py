@@ -39,6 +39,22 @@ ARGUMENT_SETS: dict[str, tuple[str, dict[str, Any]]] = {
          "readout": "average", "timescale": 9.0},
     ),
     "s4d-mean": ("s4d", {"hidden": 3, "layers": 3, "state": 2, "init": "real", "prenorm": True, "readout": "mean"}),
+    "spiking-lmuformer": ("spiking_lmuformer", {"dim": 6, "order": 5, "theta": 20.0, "dropout": 0.3, "threshold": 0.2}),
+    "spiking-lmuformer-causal": (
+        "spiking_lmuformer",
+        {"dim": 4, "stages": 1, "channels": 2, "order": 3, "theta": 9.5, "ratio": 1.5, "blocks": 2, "beta": 0.8,
+         "threshold": 0.1, "learn": True, "causal": True, "readout": "average", "timescale": 9.0},
+    ),
+    "spiking-lmuformer-mean": (
+        "spiking_lmuformer",
+        {"dim": 7, "stages": 1, "order": 2, "readout": "mean", "folded": True, "threshold": 0.3},
+    ),
+    "lmuformer": ("lmuformer", {"dim": 4, "stages": 2, "order": 5, "theta": 20.0, "ratio": 2, "readout": "mean"}),
+    "lmuformer-causal": (
+        "lmuformer",
+        {"dim": 3, "stages": 1, "blocks": 2, "channels": 2, "order": 3, "theta": 9.5, "ratio": 1, "causal": True,
+         "readout": "average", "timescale": 9.0, "dropout": 0.3},
+    ),
     "gru-one-unit": ("rnn", {"hidden": 1, "cell": "gru"}),
     "gru-two-layers": ("rnn", {"hidden": 5, "layers": 2, "dropout": 0.3}),
     "tanh": ("rnn", {"hidden": 6, "cell": "tanh", "layers": 2, "dropout": 0.3}),
@@ -48,6 +64,18 @@ ARGUMENT_SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "sparse-rnn-units": ("sparse_rnn", {"graph": "barabasi_albert", "nodes": 21, "block": 1, "cell": "lstm"}),
     "sparse-rnn-dense": ("sparse_rnn", {"nodes": 6, "neighbours": 4, "rewire": 1.0, "block": 1, "cell": "tanh",
                                         "layers": 2}),
+    "l2mu": ("l2mu", {"memories": 3, "order": 4, "theta": 9.5, "hidden": 6}),
+    "l2mu-synaptic-stacked": (
+        "l2mu",
+        {"memories": 2, "order": 3, "theta": 5.0, "hidden": 5, "neuron": "synaptic", "encoder": "stacked",
+         "population": 4, "encoder_sizes": [9, 7], "reset": "subtract_decayed", "dropout": 0.3,
+         "threshold": {"encoder": 0.2}},
+    ),
+    "l2mu-single": (
+        "l2mu",
+        {"memories": 2, "order": 3, "theta": 4.5, "hidden": 4, "encoder": "single", "population": 3,
+         "convention": "compat", "readout": "sum", "threshold": {"m": 0.1, "h": 0.1}},
+    ),
 }  # fmt: skip
 
 

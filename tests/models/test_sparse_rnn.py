@@ -130,10 +130,10 @@ def test_a_step_multiplies_what_is_stored_and_no_more(arguments):
     model = build("sparse_rnn", 6, 4, arguments).eval()
     hidden, cell, layers = arguments["nodes"] * arguments["block"], arguments.get("cell", "gru"), len(model.layers)
     plain = build("rnn", 6, 4, {"hidden": hidden, "cell": cell, "layers": layers}).eval()
-    program, facts = capture(lower(model), 6), model.facts()
+    program, facts = capture(lower(model)), model.facts()
     multiplied = sum(program.constants[node.inputs[1]].size for node in program.nodes if node.operator == "linear")
     assert multiplied == sum(map_.weight.numel() for map_ in model.modules() if isinstance(map_, nn.Linear))
-    spared = cost(capture(lower(plain), 6)).macs - cost(program).macs
+    spared = cost(capture(lower(plain))).macs - cost(program).macs
     assert spared == round((1 - facts["products_share"]) * layers * CELLS[cell].gates * hidden**2)
     assert facts["products_share"] < 0.9
     if arguments["block"] >= TILE:
