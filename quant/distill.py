@@ -7,6 +7,8 @@ of Polino, Pascanu, Alistarh, "Model compression via distillation and quantizati
 over the classes of a frame and averaged over frames ("batchmean"). Their code averages over the classes too, so that
 its teacher counts less, by the number of classes.
 
+Of segments the answers at the end are compared; what is said of frames below is said of those then.
+
 Shape letters: B batch, T frames, C channels, K labels, H units of the hidden layer, L frames of look-ahead.
 """
 
@@ -25,7 +27,9 @@ from torch.nn.functional import log_softmax
 from edgeseq.data import Dataset
 from edgeseq.errors import InputError, unknown
 from edgeseq.models.contract import State, StreamingModel
-from edgeseq.training.loop import Batch, CrossEntropy, Objective
+from edgeseq.training.answers import respond
+from edgeseq.training.batches import Batch
+from edgeseq.training.loop import CrossEntropy, Objective
 from edgeseq.training.settings import NotNegative, Settings
 
 LEVELS = ("frame", "sequence")
@@ -40,10 +44,10 @@ class Distillation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     soft, hard: weights of the teacher's answers and of the labels.
     level: whether the answers are compared frame by frame, or their mean over the scored frames of a crop.
     hidden: weight of the squared difference between the inputs of both read-outs, each scaled to unit variance; one
-    teacher of the student's size only.
+    teacher of the student's size only, and no segments.
     early: seconds in which the weight of what the teacher says rises after a crop's start or a seam, as
-    1 - exp(-t / early): what a causal student cannot know yet counts less. 0: at once. Without it, the teachers'
-    look-ahead.
+    1 - exp(-t / early): what the student cannot know yet counts less. 0: at once. Without it, by how much more the
+    teachers look ahead than the student.
     """
 
     temperature: Annotated[float, msgspec.Meta(gt=0, le=100)] = 2.0
@@ -109,9 +113,12 @@ def distilling(
     with ExitStack() as stack:
         taps = None
         if how.hidden:
+            if learned.task == "segment":
+                raise InputError(f"hidden compares frame by frame, and {learned.name} has segments: set hidden to 0")
             _check_hidden(student, teachers)
             taps = (stack.enter_context(_tapped(student)), stack.enter_context(_tapped(teachers[0])))
-        yield _Distilling(teachers, CrossEntropy.of(learned, settings), how, learned.rate, taps)
+        hard = CrossEntropy.of(learned, settings)
+        yield _Distilling(teachers, hard, how, learned.rate, student.look_ahead, taps)
 
 
 def _check_hidden(student: StreamingModel, teachers: Sequence[StreamingModel]) -> None:
@@ -160,11 +167,13 @@ class _Distilling:
         hard: CrossEntropy,
         how: Distillation,
         rate: float,
+        student_late: int,
         taps: tuple[Tap, Tap] | None,
     ) -> None:
         self.teachers, self.hard, self.how, self.taps = teachers, hard, how, taps
         self.late = max(teacher.look_ahead for teacher in teachers)
-        self.early = self.late if how.early is None else how.early * rate  # frames
+        self.student_late = student_late
+        self.early = max(0, self.late - student_late) if how.early is None else how.early * rate  # frames
         self.last: list[State] = []
 
     def __call__(self, answers: Tensor, batch: Batch) -> Tensor:
@@ -172,10 +181,12 @@ class _Distilling:
         loss = how.hard * self.hard(answers, batch) if how.hard else answers.new_zeros(())
         if not (how.soft or how.hidden):
             return loss
-        frames = answers.shape[1] - self.late  # the last ones have no teacher: nobody has looked ahead of them yet
+        frames = answers.shape[1]
+        if batch.lengths is None:  # the last ones have no teacher: nobody has looked ahead of them yet
+            frames = min(frames, batch.x.shape[1] - self.late)
         if frames < 1:
             raise InputError(
-                f"a teacher that looks {self.late} frames ahead says nothing in a crop of {answers.shape[1]}: "
+                f"a teacher that looks {self.late} frames ahead says nothing in a crop of {batch.x.shape[1]}: "
                 "make crop longer"
             )
         taught = self._answers(batch, frames)
@@ -186,18 +197,18 @@ class _Distilling:
             loss = loss + how.soft * compare(answers[:, :frames], taught, weights, trust, how.temperature)
         if self.taps:
             student, teacher = (tap() for tap in self.taps)
-            teacher = teacher[:, self.late :]
-            loss = loss + how.hidden * hidden_difference(student[:, :frames], teacher, weights, trust)
+            student, teacher = student[:, self.student_late :][:, :frames], teacher[:, self.late :][:, :frames]
+            loss = loss + how.hidden * hidden_difference(student, teacher, weights, trust)
         return loss
 
     @torch.no_grad()
     def _answers(self, batch: Batch, frames: int) -> list[Tensor]:
-        """What each teacher says of the first ``frames`` frames, (B, T - L, K)."""
+        """What each teacher says of the first ``frames`` frames, or at the end of segments, (B, frames, K)."""
         found, ended = [], []
         for i, teacher in enumerate(self.teachers):
             starts = batch.carry.starts(teacher, self.last[i]) if batch.carry and self.last else None
-            y, state = teacher(batch.x, starts)
-            found.append(y[:, teacher.look_ahead :][:, :frames])
+            y, state = respond(teacher, batch, starts)
+            found.append(y[:, :frames])
             ended.append(state)
         self.last = ended
         return found

@@ -12,18 +12,15 @@ from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.metrics import score
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.store import load_model
 from edgeseq.models.threads import threads
 from edgeseq.quant.distill import distillation, distilling, split_changes
-from edgeseq.training.evaluate import logits
+from edgeseq.training.checks import check_apart, check_fits
+from edgeseq.training.evaluate import evaluate
 from edgeseq.training.loop import Report
-from edgeseq.training.settings import SKIP
 from edgeseq.training.stage import (
     Announce,
-    check_apart,
-    check_fits,
     check_start,
     choose_split,
     complete,
@@ -56,7 +53,7 @@ def distill(
     Raises:
         InputError: as :func:`edgeseq.training.stage.train` does; or a teacher reads or answers something else, or was
             trained, or chosen, on somebody whom the student would be tested, or chosen, on.
-        Unsupported: the student looks ahead, which training does not know yet.
+        Unsupported: the student does not answer what the data asks.
     """
     out = Path(out)
     check_start(out, seed, [*teachers, *([start] if start else [])], overwrite=overwrite)
@@ -88,7 +85,7 @@ def distill(
         parent=parent.hash if parent else None,
     )
     with threads(trainee.settings.threads):
-        accuracy = sum(_accuracy(model, split.test) for model in models) / len(models)
+        accuracy = sum(evaluate(model, split.test).accuracy for model in models) / len(models)
     with distilling(trainee.model, models, split.train, trainee.settings, how) as objective:
         return complete(
             out,
@@ -98,7 +95,7 @@ def distill(
             seed,
             objective=objective,
             teachers=folders,
-            metrics={"teacher_test_accuracy": round(accuracy, 6)},
+            measure=lambda model: {"teacher_test_accuracy": round(accuracy, 6)},
             overwrite=overwrite,
             report=report,
         )
@@ -116,14 +113,3 @@ def load_teachers(
         check_fits(folder, f"the teacher {folder.path}", dataset)
         check_apart(folder, f"the teacher {folder.path}", split, "Distill from teachers that were split alike")
     return [load_model(folder, trust=trust) for folder in folders]
-
-
-def _accuracy(model: StreamingModel, part: Dataset) -> float:
-    """Share of frames after the first seconds of each recording; of one that looks ahead, those it has answered."""
-    first, late = round(SKIP * part.rate), model.look_ahead
-    answers = logits(model, part.recordings)
-    pairs = [
-        (recording.y[first : len(recording.y) - late], y[first + late :].argmax(-1))
-        for recording, y in zip(part.recordings, answers, strict=True)
-    ]
-    return score(pairs, len(part.labels)).accuracy

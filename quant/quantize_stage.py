@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,15 +11,17 @@ from typing import Any
 
 import msgspec
 
-from edgeseq.data import Dataset
+from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Precision, Stage
+from edgeseq.models.contract import StreamingModel
 from edgeseq.models.threads import threads
 from edgeseq.quant.calibrate import calibrate, quantize_model
 from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
+from edgeseq.quant.flips import SECONDS, spike_flips
 from edgeseq.training.loop import Report
 from edgeseq.training.stage import (
     Announce,
@@ -55,15 +58,16 @@ def quantize(
 ) -> Folder:
     """Quantize the model of ``source`` to int8 and write the folder ``out``.
 
-    Ranges are the true least and greatest values on the training subjects' recordings, streamed with the state
-    carried (``tick`` is called at each frame). ``method`` "ptq" leaves it at that; "qat" then trains on with the
-    rounding in place, the ranges fixed, with the settings of the model's preset and ``changes``, on the labels or, with
-    ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does. ``state`` is the precision that the carried state
-    is kept at. The split is that of ``source``.
+    Batch norms are folded first. Ranges are the true least and greatest values on the training subjects' recordings,
+    streamed with the state carried (``tick`` is called at each frame). ``method`` "ptq" leaves it at that; "qat" then
+    trains on with the rounding in place, the ranges fixed, with the settings of the model's preset and ``changes``, on
+    the labels or, with ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does. ``state`` is the precision
+    that the carried state is kept at. The split is that of ``source``. Of a model that spikes, how often each
+    population does otherwise than in float is among the metrics.
 
     Raises:
         InputError: an unknown method, state or setting, a model that is quantized already, unusable data.
-        Unsupported: the model looks ahead, or a layer or state of it cannot be quantized.
+        Unsupported: a layer or state of the model cannot be quantized.
         MissingDependency: Brevitas is not installed.
     """
     out, parent, changes = Path(out), open_folder(source), changes or {}
@@ -76,14 +80,20 @@ def quantize(
     folders = [open_folder(teacher) for teacher in teachers]
     models = load_teachers(folders, dataset, split, trust=trust)
     trainee = prepare(parent, PRESET, dataset, split, {**TUNING, **others}, seed, trust=trust)
-    trainee = dataclasses.replace(trainee, precision=Precision("int8", "int8", state))
+    arguments = {**trainee.arguments, **trainee.model.eval().fold()}
+    trainee = dataclasses.replace(trainee, arguments=arguments, precision=Precision("int8", "int8", state))
+    plain = copy.deepcopy(trainee.model)
+
+    def measure(model: StreamingModel) -> dict[str, float]:
+        return _flips(plain, model, split)
+
     with threads(trainee.settings.threads):
         ranges = calibrate(trainee.model, split.train.recordings, tick)
     quantize_model(trainee.model, trainee.precision, ranges)
     how = distillation(loss) if models else None
     entry = _entry(parent, trainee, method, how, folders, seed, data, dataset)
     if method == "ptq":
-        return write_scored(out, trainee, split, entry, overwrite=overwrite)
+        return write_scored(out, trainee, split, entry, measure=measure, overwrite=overwrite)
     announce(trainee.model, split, trainee.settings)
     with ExitStack() as stack:
         objective = None
@@ -93,9 +103,20 @@ def quantize(
             *(out, trainee, split, entry, seed),
             objective=objective,
             teachers=folders,
+            measure=measure,
             overwrite=overwrite,
             report=report,
         )
+
+
+def _flips(plain: StreamingModel, quantized: StreamingModel, split: Split) -> dict[str, float]:
+    """Of a model that spikes, how often neurons do, and how often not as in the float model: validation subjects."""
+    part = split.validation
+    found = spike_flips(plain, quantized, part.recordings, round(SECONDS * part.rate))
+    if not found:
+        return {}
+    flips = {f"spike_flips_{name}".removesuffix("_all"): round(f.flipped / f.counted, 6) for name, f in found.items()}
+    return {"spike_rate": round(found["all"].fired / found["all"].counted, 6), **flips}
 
 
 def _check_request(

@@ -24,16 +24,18 @@ MEASURED, TRAINED = "measured", "trained"
 
 
 def accuracies(show: Show, folder: Folder, engines: Sequence[str]) -> dict[str, Document]:
-    """For each engine the ``accuracy``, its ``accuracy_source``, and how many frames of how many people were counted.
+    """For each engine the ``accuracy``, its ``accuracy_source``, and how much of how many people was counted.
+
+    Counted are frames, or segments where those are what is answered; people, or 0 where nobody knows them.
 
     The numpy engine runs no file and takes long: its accuracy is the training's.
     """
     trained = folder.manifest.metrics.get("test_accuracy")
-    found = engine_scores(show, folder, engines)
+    found, unit = engine_scores(show, folder, engines), f"{folder.manifest.task}s"
     return {
-        engine: _entry(round(found.scores[engine].accuracy, 6), MEASURED, found.scores[engine].frames, found.people)
-        if engine in found.scores
-        else _entry(trained, TRAINED)
+        engine: _entry(round(scores.accuracy, 6), MEASURED, unit, scores.frames, found.people)
+        if (scores := found.scores.get(engine))
+        else _entry(trained, TRAINED, unit)
         for engine in engines
     }
 
@@ -70,7 +72,7 @@ def engine_scores(show: Show, folder: Folder, engines: Sequence[str]) -> EngineS
             continue
         if scores.frames:
             found[engine] = scores
-    return EngineScores(found, len(data.subjects), "" if found else missing)
+    return EngineScores(found, 0 if data.dealt else len(data.subjects), "" if found else missing)
 
 
 def tested_on(folder: Folder) -> Dataset | None:
@@ -88,13 +90,21 @@ def tested_on(folder: Folder) -> Dataset | None:
 
 
 def evaluate(session: Session, data: Dataset) -> Scores:
-    """Scores of the largest logit at each frame, as the training counts: without the first seconds of a recording."""
+    """Scores of the largest logit as the training counts: of each frame after a recording's first seconds, or segment.
+
+    A session that looks ahead is flushed at the end of a recording, so that all of its frames have an answer.
+    """
     first, late = round(SKIP * data.rate), session.manifest.input.look_ahead
     pairs = []
     for recording in data.recordings:
         session.reset()
-        answers = session.run(recording.x).argmax(-1)[late:]  # the answer of step t belongs to frame t - look-ahead
-        pairs.append((recording.y[: len(answers)][first:], answers[first:].astype(np.int64)))
+        answers = session.run(recording.x).argmax(-1)
+        if late:  # the answer of step t belongs to frame t - look-ahead
+            answers = np.concatenate([answers, session.flush().argmax(-1)])[late:]
+        if data.task == "segment":
+            pairs.append((recording.y[-1:], answers[-1:].astype(np.int64)))
+        else:
+            pairs.append((recording.y[: len(answers)][first:], answers[first:].astype(np.int64)))
     return score(pairs, len(data.labels))
 
 
@@ -112,16 +122,19 @@ def accuracy_notes(rows: Sequence[Document]) -> list[str]:
         frames, people = measured[0]["accuracy_frames"], measured[0]["accuracy_subjects"]
         many = "" if all(row["accuracy_frames"] == frames for row in measured) else " of the first model"
         who = "1 person" if people == 1 else f"{people} people"
-        said.append(f"Accuracy: measured in the engine on {frames:,} frames of {who}{many}, never seen in training.")
+        what = f"{frames:,} {measured[0]['accuracy_unit']}"
+        counted = f"{what} of {who}" if people else f"{what} split at random"
+        said.append(f"Accuracy: measured in the engine on {counted}{many}, never seen in training.")
     if any(row["accuracy_source"] == TRAINED and row["accuracy"] is not None for row in rows):
         said.append("Accuracy in brackets: trained, that is what torch found at training.")
     return said
 
 
-def _entry(accuracy: float | None, source: str, frames: int = 0, subjects: int = 0) -> Document:
+def _entry(accuracy: float | None, source: str, unit: str, frames: int = 0, subjects: int = 0) -> Document:
     return {
         "accuracy": accuracy,
         "accuracy_source": source,
+        "accuracy_unit": unit,
         "accuracy_frames": frames,
         "accuracy_subjects": subjects,
     }

@@ -49,6 +49,9 @@ def train(
     fold: Annotated[
         int | None, typer.Option(help="Fold of a cross-validation over subjects; 0 if not given.", callback=counted)
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where a data set lies that does not come with edgeseq: its file or folder.")
+    ] = None,
     test: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to test on.")] = None,
     validation: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to choose the weights on.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Train on from the model of this folder.")] = None,
@@ -64,7 +67,9 @@ def train(
     ] = None,
     subject_from: Annotated[
         str | None,
-        typer.Option(metavar="WHERE", help="Take it from the name of the: file or folder.", rich_help_panel=COLUMNS),
+        typer.Option(
+            metavar="WHERE", help="Take it from the name of the: file or folder. Or: none.", rich_help_panel=COLUMNS
+        ),
     ] = None,
     recording: Annotated[
         str | None,
@@ -86,6 +91,14 @@ def train(
     ] = None,
     ignored: Annotated[
         str | None, typer.Option(metavar="A,B", help="Labels that mean unlabelled time.", rich_help_panel=COLUMNS)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="What has a label: each frame, or each recording as a segment.",
+            rich_help_panel=COLUMNS,
+        ),
     ] = None,
     json: Json = False,
 ) -> Document:
@@ -110,10 +123,11 @@ def train(
         rate=rate,
         gap=gap,
         ignored=ignored and listed(ignored),
+        task=task,
     )
     folder, document = train_folder(
         show,
-        source,
+        source if data is None else _located(source, data),
         out,
         mapping=mapping,
         preset=model or PRESET,
@@ -154,16 +168,14 @@ def follow(show: Show, stage: Callable[..., Folder]) -> tuple[Folder, Document]:
     with log.progress:
         folder = stage(announce=log.announce, report=log.report)
     metrics = folder.manifest.metrics
+    columns = {"accuracy": "accuracy", "macro-F1": "macro_f1", "smoothed": "accuracy_smoothed"}
+    columns["majority"] = "majority_share"
+    if folder.manifest.task == "segment":  # which has one answer, and nothing to smooth
+        del columns["smoothed"]
     show.table(
-        ["subjects of", ">accuracy", ">macro-F1", ">smoothed", ">majority"],
+        ["recordings of" if "rule" in folder.manifest.split else "subjects of", *(f">{column}" for column in columns)],
         [
-            [
-                part,
-                percent(metrics.get(f"{part}_accuracy")),
-                percent(metrics.get(f"{part}_macro_f1")),
-                percent(metrics.get(f"{part}_accuracy_smoothed")),
-                percent(metrics.get(f"{part}_majority_share")),
-            ]
+            [part, *(percent(metrics.get(f"{part}_{metric}")) for metric in columns.values())]
             for part in ("validation", "test")
         ],
     )
@@ -194,9 +206,11 @@ class _Log:
         self.parameters = parameter_count(model)
         self._steps, self._total = settings.steps, settings.rounds
         self.show.facts(
-            [("data", describe(split))]
-            + [(part, f"subjects {', '.join(subjects)}") for part, subjects in split.subjects().items()]
-            + [("model", f"{type(model).__name__}, {self.parameters:,} parameters")]
+            [
+                ("data", describe(split)),
+                *_parts(split),
+                ("model", f"{type(model).__name__}, {self.parameters:,} parameters"),
+            ]
         )
         self._bar = self.progress.add_task("training", total=settings.rounds * settings.steps, news="")
         self._first = True
@@ -215,14 +229,23 @@ class _Log:
         self.progress.update(self._bar, completed=steps)
 
 
+def _parts(split: Split) -> list[tuple[str, str]]:
+    """Who is in which part; how many recordings, where nobody knows who was recorded."""
+    if not split.rule:
+        return [(part, f"subjects {', '.join(subjects)}") for part, subjects in split.subjects().items()]
+    sizes = {part: len(getattr(split, part).recordings) for part in split.subjects()}
+    return [("split", split.rule), *((part, f"{size} recordings") for part, size in sizes.items())]
+
+
 def describe(split: Split) -> str:
     """The data of all three parts in one line."""
     import dataclasses
 
     parts = (split.train, split.validation, split.test)
     whole = dataclasses.replace(split.train, recordings=tuple(r for part in parts for r in part.recordings))
+    many = f"{len(whole.recordings)} recordings" if whole.dealt else f"{len(whole.subjects)} subjects"
     return (
-        f"{whole.name}: {len(whole.subjects)} subjects, {60 * whole.hours:.1f} minutes at {whole.rate:g} Hz; "
+        f"{whole.name}: {many}, {60 * whole.hours:.1f} minutes at {whole.rate:g} Hz; "
         f"{len(whole.labels)} labels ({', '.join(whole.labels)}), the most frequent {percent(whole.majority_share())}"
     )
 
@@ -275,6 +298,12 @@ def _flat(tree: Changes, prefix: str = "") -> Changes:
     for name, value in tree.items():
         found.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
     return found
+
+
+def _located(source: str, data: Path) -> str:
+    from edgeseq.data import locate
+
+    return str(locate(source, data))
 
 
 def _mapping(**columns: Any) -> Mapping | None:

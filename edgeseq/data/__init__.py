@@ -6,8 +6,8 @@ Imports only the standard library, numpy and msgspec (pyarrow when a Parquet fil
 from edgeseq.data.dataset import IGNORED, Dataset, Recording, check
 from edgeseq.data.mapping import Mapping
 from edgeseq.data.npz import read_npz, write_npz
-from edgeseq.data.registry import Facts, datasets, load
-from edgeseq.data.split import Split, default_split, split_by_subject, subject_folds
+from edgeseq.data.registry import Facts, datasets, load, locate
+from edgeseq.data.split import Split, deal, default_split, split_by_subject, subject_folds
 from edgeseq.data.tables import read_tables
 
 __all__ = [
@@ -19,8 +19,10 @@ __all__ = [
     "Split",
     "check",
     "datasets",
+    "deal",
     "default_split",
     "load",
+    "locate",
     "read_npz",
     "read_tables",
     "split_by_subject",

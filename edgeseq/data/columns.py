@@ -155,7 +155,9 @@ def from_first(time: npt.NDArray[Any], time_unit: str) -> npt.NDArray[np.float64
 
 
 def subject_from_name(file: Path, rows: int, mapping: Mapping) -> Text:
-    """The subject of every row of a file whose name, or whose folder's name, says it."""
+    """The subject of every row of a file whose name, or whose folder's name, says it; "" where nobody does."""
+    if mapping.subject_from == "none":
+        return Text(np.zeros(rows, np.int64), ("",))
     name = file.stem if mapping.subject_from == "file" else file.resolve().parent.name
     return Text(np.zeros(rows, np.int64), (name,))
 

@@ -20,6 +20,13 @@ from edgeseq.errors import InputError, unknown
 
 IGNORED = -1
 """Label index of a frame that has no label: it is neither trained on nor scored."""
+TASKS = ("frame", "segment")
+"""What is asked: the label of every frame of an endless stream, or one label of each bounded recording."""
+DEALT = "recordings "
+"""How the names of the groups begin that recordings are dealt into where nobody knows who was recorded."""
+
+SPIKE = "spike"
+"""The unit of a channel that says where a spike is: 0 or 1."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +34,8 @@ class Recording:
     """One unbroken stretch of frames of one subject.
 
     ``x``: (T, C) float32, physical units. ``y``: (T,) int16, index into the labels of the data set, -1 = unlabelled.
-    ``subject``: who was recorded. ``name``: where it came from (a file, the lines of a file); errors quote it.
+    ``subject``: who was recorded; where nobody knows, the random group that :func:`edgeseq.data.split.deal` put it
+    into. ``name``: where it came from (a file, the lines of a file); errors quote it.
     """
 
     x: npt.NDArray[np.float32]
@@ -43,7 +51,8 @@ class Dataset:
     ``channels`` and ``units``: one of each per column of ``x`` (a unit is "" where nobody said it). ``rate``: frames
     per second, Hz. ``labels``: the classes, by index. ``licence``, ``citation``, ``origin``: "" where unknown.
     ``worn``: where on the body the sensor was ("wrist"), "" where unknown; it decides which augmentations are true.
-    ``recorded``: the fingerprint of what was recorded, where this was resampled from it.
+    ``recorded``: the fingerprint of what was recorded, where this was resampled from it. ``task``: "frame", or
+    "segment", where each recording is one bounded stretch with one label, that of all its frames.
     Contents are compared by :meth:`fingerprint`, not by ``==``.
     """
 
@@ -58,6 +67,7 @@ class Dataset:
     origin: str = ""
     worn: str = ""
     recorded: str = ""
+    task: str = "frame"
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -74,15 +84,21 @@ class Dataset:
         """Duration of all recordings together, in hours."""
         return self.frames / self.rate / 3600
 
+    @property
+    def dealt(self) -> bool:
+        """Whether nobody knows who was recorded, so that the subjects are random groups of recordings."""
+        return all(recording.subject.startswith(DEALT) for recording in self.recordings)
+
     def label_counts(self) -> npt.NDArray[np.int64]:
-        """Number of frames of each label, (len(labels),) int64; unlabelled frames are not counted."""
+        """Number of answers of each label, (len(labels),) int64: of labelled frames, or of segments."""
         counts = np.zeros(len(self.labels), np.int64)
         for recording in self.recordings:
-            counts += np.bincount(recording.y[recording.y >= 0], minlength=len(self.labels))
+            y = recording.y[:1] if self.task == "segment" else recording.y
+            counts += np.bincount(y[y >= 0], minlength=len(self.labels))
         return counts
 
     def majority_share(self) -> float:
-        """Accuracy per frame of always answering the most frequent label, 0 to 1: the number a model has to beat."""
+        """Accuracy of always answering the most frequent label, 0 to 1: the number a model has to beat."""
         counts = self.label_counts()
         return float(counts.max() / counts.sum()) if counts.sum() else 0.0
 
@@ -104,12 +120,13 @@ class Dataset:
         return self.recorded or self.fingerprint()
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the contents: frames, labels, subjects, channels, rate.
+        """SHA-256 (hex) of the contents: frames, labels, subjects, channels, rate; and the task, where it is "segment".
 
         The same on every platform and for every file format the data came from; file names are not part of it.
         """
         shape = [[recording.subject, *recording.x.shape] for recording in self.recordings]
         head = [float(self.rate).hex(), self.channels, self.units, self.labels, shape]
+        head += [self.task] if self.task != "frame" else []  # fingerprints of before there were tasks stay
         digest = hashlib.sha256(json.dumps(head).encode())
         for recording in self.recordings:
             digest.update(np.ascontiguousarray(recording.x, "<f4").tobytes())
@@ -132,20 +149,24 @@ def check(dataset: Dataset) -> Dataset:
     """The same data set, if a model can be trained on it.
 
     Raises InputError, naming the recording, for: no recordings, an empty recording, wrong shapes or types, x and y of
-    different length, a label index out of range, a value that is not finite, fewer than two classes. Warns about
-    recordings shorter than one second: most often the scraps between two gaps, rarely meant.
+    different length, a label index out of range, a value that is not finite, fewer than two classes, an unknown task,
+    a segment with more than one label. Warns about recordings shorter than one second, unless they are segments: most
+    often the scraps between two gaps, rarely meant.
     """
     _check_description(dataset)
     for recording in dataset.recordings:
         _check_shapes(dataset, recording)
         _check_values(dataset, recording)
     _check_classes(dataset)
-    _warn_of_short_recordings(dataset)
+    if dataset.task == "frame":
+        _warn_of_short_recordings(dataset)
     return dataset
 
 
 def _check_description(dataset: Dataset) -> None:
     name = dataset.name
+    if dataset.task not in TASKS:
+        raise unknown(f"task of {name}", dataset.task, TASKS)
     if not dataset.recordings:
         raise InputError(f"{name}: there are no recordings. At least one is needed.")
     if not (math.isfinite(dataset.rate) and dataset.rate > 0):
@@ -195,6 +216,14 @@ def _check_values(dataset: Dataset, recording: Recording) -> None:
         raise InputError(
             f"{where}, row {row} (counted from 0): label index {recording.y[row]} is outside 0 to "
             f"{len(dataset.labels) - 1}. Add its name to labels, or use {IGNORED} for unlabelled."
+        )
+    changes = np.flatnonzero(np.diff(recording.y))
+    if dataset.task == "segment" and len(changes):
+        row = int(changes[0]) + 1
+        names = [dataset.labels[k] if k >= 0 else "none" for k in (recording.y[row - 1], recording.y[row])]
+        raise InputError(
+            f"{where}, row {row} (counted from 0): the label changes from {names[0]!r} to {names[1]!r}, and a segment "
+            "has one. Cut the recording there, or make the task frame."
         )
 
 

@@ -6,11 +6,12 @@
 | scale | (C,) or one number | physical value = x * scale; needed when x is of integers |
 | offset | (R + 1,) integer | recording k is x[offset[k]:offset[k+1]]; not needed for (R, T, C) |
 | y | (R,) or (N,) integer | label index of each recording, or of each frame; negative = unlabelled |
-| subject | (R,) | who was recorded: numbers or text |
+| subject | (R,) | who was recorded: numbers or text; segments may lack it, and are then split at random |
 | labels, channels, units | (L,), (C,), (C,) text | names, by index |
 | fs | one number | sample rate, Hz |
 | ignored | optional, integer(s) | label indices that also mean unlabelled |
 | recording | optional, (R,) text | names of the recordings |
+| task | optional text | "frame", or "segment": one label for each recording as a whole |
 | licence, citation, origin | optional text | where the data is from and what may be done with it |
 """
 
@@ -48,21 +49,22 @@ def read_npz(path: Path, ignored: Sequence[str] = ()) -> Dataset:
     ``ignored``: labels that mean unlabelled, beside those the file declares. Such labels are dropped and the others
     renumbered. Raises InputError naming the key, and what it should hold, for anything that does not fit.
     """
-    arrays = _load(path)
+    arrays = load_arrays(path)
+    task = str(arrays.get("task", "frame"))
     for key, meaning in _NEEDED.items():
-        if key not in arrays:
+        if key not in arrays and not (key == "subject" and task == "segment"):
             raise InputError(f"{path}: key {key!r} is missing. Add it: {meaning}.")
     x, offset = _frames(path, arrays)
     labels = _texts(path, arrays, "labels")
     unlabelled = _ignored_indices(path, arrays, labels, ignored)
     y, kept = _drop_ignored(_labels_per_frame(path, arrays, offset, len(labels), unlabelled), labels, unlabelled)
-    subjects = _per_recording(path, arrays, "subject", len(offset) - 1)
+    subjects = _per_recording(path, arrays, "subject", len(offset) - 1) if "subject" in arrays else None
     names = _per_recording(path, arrays, "recording", len(offset) - 1) if "recording" in arrays else None
     recordings = tuple(
         Recording(
             x=x[first:last],
             y=y[first:last],
-            subject=subjects[k],
+            subject=subjects[k] if subjects else "",
             name=names[k] if names else f"{path.name}[{k}]",
         )
         for k, (first, last) in enumerate(itertools.pairwise(offset))
@@ -74,6 +76,7 @@ def read_npz(path: Path, ignored: Sequence[str] = ()) -> Dataset:
         units=_per_channel(path, arrays, "units", x.shape[1]),
         rate=_number(path, arrays, "fs"),
         labels=kept,
+        task=task,
         **{key: str(arrays[key]) for key in ("licence", "citation", "origin") if key in arrays},
     )
 
@@ -81,6 +84,7 @@ def read_npz(path: Path, ignored: Sequence[str] = ()) -> Dataset:
 def write_npz(dataset: Dataset, path: Path) -> None:
     """Write a data set in the format above: float32 frames, a label per frame. Reading gives the same fingerprint."""
     recordings = dataset.recordings
+    task = {} if dataset.task == "frame" else {"task": np.str_(dataset.task)}
     np.savez_compressed(
         path,
         x=np.concatenate([recording.x for recording in recordings]),
@@ -95,10 +99,12 @@ def write_npz(dataset: Dataset, path: Path) -> None:
         licence=np.str_(dataset.licence),
         citation=np.str_(dataset.citation),
         origin=np.str_(dataset.origin),
+        **task,
     )
 
 
-def _load(path: Path) -> Arrays:
+def load_arrays(path: Path) -> Arrays:
+    """Every array of an .npz file, by key. Raises InputError for a file that is none, or that holds pickles."""
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError:

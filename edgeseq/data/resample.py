@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from edgeseq.data.dataset import Dataset, Recording
+from edgeseq.data.dataset import SPIKE, Dataset, Recording
 from edgeseq.errors import InputError
 
 LOBES = 8  # of the sinc, to each side
@@ -25,11 +25,18 @@ def resampled(dataset: Dataset, rate: float) -> Dataset:
     """``dataset`` at ``rate`` Hz; a frame has the label of the old frame nearest to it.
 
     Raises:
-        InputError: a rate that is not a positive number, or over 16 times off.
+        InputError: a rate that is not a positive number, or over 16 times off; or a channel of spikes.
     """
     if not np.isfinite(rate) or not LOWEST_SHARE <= rate / dataset.rate <= HIGHEST_SHARE:
         low, high = LOWEST_SHARE * dataset.rate, HIGHEST_SHARE * dataset.rate
         raise InputError(f"rate {rate:g} Hz: {dataset.name} has {dataset.rate:g} Hz, {low:g} to {high:g} are possible")
+    for channel, unit in zip(dataset.channels, dataset.units, strict=True):
+        if unit == SPIKE:
+            raise InputError(
+                f"channel {channel!r} of {dataset.name} has unit {unit!r} and cannot come at another rate than "
+                f"{dataset.rate:g} Hz: a filter makes no spikes of spikes, but numbers between 0 and 1. Encode the "
+                f"signal that they came from at {rate:g} Hz, and train on that"
+            )
     recordings = tuple(_at(recording, rate / dataset.rate) for recording in dataset.recordings)
     return dataclasses.replace(dataset, recordings=recordings, rate=rate, recorded=dataset.origin_fingerprint)
 

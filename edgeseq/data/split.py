@@ -1,19 +1,28 @@
 """Splits by subject: nobody is in two parts, so that a score says how the model does on a person it never met.
 
 (Windows of one recording overlap and look alike: a split by window would flatter the model.)
+
+Where nobody knows who was recorded, whole recordings are dealt at random into groups, which then stand for subjects: a
+score then says how the model does on other recordings, maybe of the same people.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from edgeseq.data.dataset import Dataset
+from edgeseq.data.dataset import DEALT, Dataset, Recording
 from edgeseq.errors import InputError, unknown
+
+FOLDS = 5
+PARTS = 8  # of a fold of groups: the validation recordings are one part of each fold that is not tested
+RULE = "random split by recording: no subjects are known"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +40,41 @@ class Split:
             "validation": list(self.validation.subjects),
             "test": list(self.test.subjects),
         }
+
+    @property
+    def rule(self) -> str:
+        """How the parts were made, where it is not by subject; else ""."""
+        return RULE if self.train.dealt else ""
+
+
+def deal(dataset: Dataset) -> Dataset:
+    """The same data set with a random group in place of each subject that nobody knows.
+
+    Each label's recordings are dealt in turn into 5 × 8 groups, so that every fold has its share of it. The order is
+    that of hashes of their contents: the same on every machine, whatever their order in the file. Recordings of the
+    same frames share a group, whatever their labels, or one would be trained on and its like tested: a warning says how
+    many there are.
+    """
+    contents = [_content(recording) for recording in dataset.recordings]
+    labels: dict[bytes, int] = {}  # of each content, the least where they differ
+    for content, recording in zip(contents, dataset.recordings, strict=True):
+        label = int(recording.y[0])
+        labels[content] = min(label, labels.get(content, label))
+    if len(labels) < len(contents):
+        warnings.warn(
+            f"{dataset.name}: {len(contents) - len(labels)} of {len(contents)} recordings repeat another one frame by "
+            "frame. Each goes to the group of its like; leave them out if they are there by mistake.",
+            stacklevel=2,
+        )
+    order = sorted(labels, key=lambda content: (labels[content], content))
+    groups = {content: f"{DEALT}{k % FOLDS}.{k // FOLDS % PARTS}" for k, content in enumerate(order)}
+    dealt = zip(dataset.recordings, contents, strict=True)
+    recordings = tuple(dataclasses.replace(recording, subject=groups[content]) for recording, content in dealt)
+    return dataclasses.replace(dataset, recordings=recordings)
+
+
+def _content(recording: Recording) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(recording.x, "<f4").tobytes()).digest()
 
 
 def split_by_subject(dataset: Dataset, *, test: Sequence[str], validation: Sequence[str]) -> Split:
@@ -69,11 +113,14 @@ def subject_folds(dataset: Dataset, k: int = 5) -> list[tuple[tuple[str, ...], t
     """The ``k`` folds of a cross-validation: (test subjects, validation subjects) of each.
 
     Test subjects are consecutive in natural order (ten subjects, five folds: 1 2, 3 4, ...) and every subject is
-    tested once; the validation subject is the next one after them, from the last back to the first.
+    tested once; the validation subject is the next one after them, from the last back to the first. Of groups of
+    recordings (:func:`deal`), which make five folds, the validation groups are an eighth of those that are not tested.
 
     Raises InputError for fewer than three subjects, or a ``k`` that leaves a fold without test or training subjects.
     """
     subjects = _enough_subjects(dataset)
+    if dataset.dealt:
+        return _dealt_folds(dataset, k)
     count = len(subjects)
     if not 2 <= k <= count or count - math.ceil(count / k) < 2:
         fewest = next(n for n in range(2, count + 1) if count - math.ceil(count / n) >= 2)
@@ -84,13 +131,27 @@ def subject_folds(dataset: Dataset, k: int = 5) -> list[tuple[tuple[str, ...], t
     return [(subjects[first:last], (subjects[last % count],)) for first, last in itertools.pairwise(borders)]
 
 
+def _dealt_folds(dataset: Dataset, k: int) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    if k != FOLDS:
+        raise InputError(f"{dataset.name}: {k} folds of groups of recordings are not possible. Ask for {FOLDS}.")
+    places = {name: name.removeprefix(DEALT).split(".") for name in dataset.subjects}
+    parts = sorted({part for _, part in places.values()})  # of few recordings there are not eight
+
+    def groups(tested: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        test = tuple(name for name, (fold, _) in places.items() if fold == str(tested))
+        chosen = parts[tested % len(parts)]
+        return test, tuple(name for name, (_, part) in places.items() if part == chosen and name not in test)
+
+    return [groups(tested) for tested in range(FOLDS)]
+
+
 def default_split(dataset: Dataset, fold: int = 0, folds: int | None = None) -> Split:
     """The split by fold ``fold`` (counted from 0) of :func:`subject_folds`.
 
     ``folds``: how many; without it 5, or one per subject where there are fewer.
     Raises InputError as :func:`subject_folds` and :func:`split_by_subject` do, and for a fold out of range.
     """
-    k = min(5, len(dataset.subjects)) if folds is None else folds
+    k = min(FOLDS, len(dataset.subjects)) if folds is None else folds
     pairs = subject_folds(dataset, k)
     if not 0 <= fold < len(pairs):
         raise InputError(f"{dataset.name}: there is no fold {fold}. Choose one of 0 to {len(pairs) - 1}.")

@@ -58,6 +58,7 @@ def read_tables(source: Path, mapping: Mapping) -> Dataset:
         rate=rate,
         labels=labels,
         origin=source.name,
+        task=mapping.task,
     )
 
 
@@ -79,7 +80,7 @@ def _files(source: Path) -> list[Path]:
 def _read(file: Path, mapping: Mapping) -> Columns:
     table = read_parquet(file, mapping) if file.suffix.lower() == ".parquet" else read_csv(file, mapping)
     empty = np.flatnonzero(_is_empty(table.subject))
-    if len(empty):
+    if len(empty) and mapping.subject_from != "none":
         raise InputError(f"{table.at(int(empty[0]))}: the subject is empty. Fill it in: splits are made by subject.")
     return table
 

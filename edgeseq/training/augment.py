@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.data import Recording
+from edgeseq.data.dataset import SPIKE
 from edgeseq.training.settings import Augmentation
 
 Floats = NDArray[np.float32]
@@ -110,7 +111,10 @@ class Crop(NamedTuple):
 
 
 class Sampler:
-    """Draws training crops. Recordings are drawn in proportion to their length."""
+    """Draws training crops, or changes whole recordings. Crops fall on recordings in proportion to their length.
+
+    Spikes are 0 or 1: of recordings with a channel of them only the time may shift, and spikes drop out.
+    """
 
     def __init__(
         self, recordings: Sequence[Recording], units: Sequence[str], rate: float, augmentation: Augmentation
@@ -118,6 +122,9 @@ class Sampler:
         self.recordings = [r for r in recordings if len(r.x) > 2]
         self.augmentation = augmentation
         self.triads = Triads.of(units)
+        self.rate = rate
+        self._spikes = np.array([unit == SPIKE for unit in units])  # (C,)
+        self._spiking = bool(self._spikes.any())
         self._slow = [slow_part(r.x, int(SLOW * rate)) for r in self.recordings]
         for slow in self._slow:
             slow[:, self.triads.gyroscope_channels] = 0  # a turn has no rest
@@ -144,13 +151,35 @@ class Sampler:
         """Up to ``frames`` frames of one recording, at another tempo and with a movement of another size."""
         index = int(rng.choice(len(self.recordings), p=self._share))
         recording = self.recordings[index]
-        limit = math.log(self.augmentation.tempo)
-        factor = math.exp(rng.uniform(-limit, limit))
         last = len(recording.x) - 1
+        if self._spiking:
+            first = int(rng.integers(max(1, last + 2 - frames)))
+            return recording.x[first : first + frames], recording.y[first : first + frames]
+        factor = self._factor(rng)
         if factor * (frames - 1) > last:
             factor = min(factor, 1.0)
             frames = min(frames, int(last / factor) + 1)
         start = rng.uniform(0, max(0.0, last - factor * (frames - 1)))
+        return self._moved(rng, index, start, factor, frames)
+
+    def whole(self, rng: np.random.Generator, index: int) -> Floats:
+        """Recording ``index`` from end to end: at another tempo, worn otherwise, shifted in time."""
+        recording, shift = self.recordings[index], self.augmentation.shift * self.rate
+        x = recording.x
+        if not self._spiking:
+            factor = self._factor(rng)
+            x, _ = self._moved(rng, index, 0.0, factor, int((len(x) - 1) / factor) + 1)
+        return shifted(self._worn(rng, x), round(rng.uniform(-shift, shift)), self._spikes)
+
+    def _factor(self, rng: np.random.Generator) -> float:
+        limit = math.log(self.augmentation.tempo)
+        return math.exp(rng.uniform(-limit, limit))
+
+    def _moved(
+        self, rng: np.random.Generator, index: int, start: float, factor: float, frames: int
+    ) -> tuple[Floats, Labels]:
+        """``frames`` frames of a recording from ``start``, at a tempo, with a movement of another size."""
+        recording = self.recordings[index]
         x, y = resample(recording.x, recording.y, start, factor, frames)
         slow, _ = resample(self._slow[index], recording.y, start, factor, frames)
         amplitude = math.exp(rng.normal() * self.augmentation.scale)
@@ -165,8 +194,11 @@ class Sampler:
         return gains
 
     def _worn(self, rng: np.random.Generator, x: Floats) -> Floats:
-        """As another strap on another wrist would have turned it, with noise."""
+        """As another strap on another wrist would have turned it, with noise; spikes with some missing."""
         a = self.augmentation
+        if self._spiking:
+            lost = (rng.random(x.shape) < a.drop) & self._spikes
+            return np.where(lost, np.float32(0), x)
         if rng.random() < a.mirror:
             x = x * mirror_signs(self.triads, x.shape[1])
         turn = random_rotation(rng, (math.hypot(a.rotation, a.roll), a.rotation, a.rotation))
@@ -178,8 +210,24 @@ class Sampler:
 
     def statistics(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation ``(C,)`` of what is drawn: with a mirror, of both wrists."""
+        if self._spiking:  # spikes are read as they are
+            zero, one = np.float32(0), np.float32(1)
+            return np.where(self._spikes, zero, self._mean), np.where(self._spikes, one, self._std)
         if not self.augmentation.mirror:
             return self._mean, self._std
         mirrored = self._mean * mirror_signs(self.triads, len(self._mean))
         mean = (self._mean + mirrored) / 2
         return mean, np.sqrt(self._std**2 + ((self._mean - mirrored) / 2) ** 2)
+
+
+def shifted(x: Floats, frames: int, silent: NDArray[np.bool_]) -> Floats:
+    """``x (T, C)``, ``frames`` later: before it comes nothing, 0, on ``silent (C,)`` channels, and its end on others.
+
+    A negative number of frames makes it earlier. The length stays.
+    """
+    if not frames:
+        return x
+    at = np.arange(len(x)) - frames
+    outside = (at < 0) | (at >= len(x))
+    moved: Floats = np.where(outside[:, None] & silent, np.float32(0), x[at.clip(0, len(x) - 1)])
+    return moved

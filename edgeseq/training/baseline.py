@@ -1,5 +1,7 @@
 """The baseline that a sequence model has to beat: a random forest on statistics of the last two seconds.
 
+Of a segment it gets the statistics of the whole, and the means of its eighths.
+
 Shape letters: T frames of a window, C channels, W windows, F features, K labels.
 """
 
@@ -20,6 +22,7 @@ from edgeseq.training.evaluate import smooth
 WINDOW = 2.0  # seconds that one answer is made from
 HOP = {"train": 1.0, "test": 0.1}  # seconds between windows
 TREES = 300
+PARTS = 8  # of a segment
 Features = NDArray[np.float64]
 Labels = NDArray[np.int16]
 
@@ -28,7 +31,7 @@ def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> t
     """Scores on the test subjects of a random forest, as it answers and smoothed over ``smoothing`` seconds.
 
     It answers every 0.1 s after the first two seconds of a recording. There is nothing to choose on the validation
-    subjects, so it learns from them too.
+    subjects, so it learns from them too. Segments it answers once each, with nothing to smooth: both scores are one.
 
     Raises:
         InputError: no recording of the training subjects, or none of the test subjects, has labels after the window.
@@ -38,8 +41,9 @@ def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> t
         from sklearn.ensemble import RandomForestClassifier
     except ImportError:
         raise MissingDependency("scikit-learn", "train", "the random forest") from None
-    learned = list(_windows(_in_order(split), split.train, HOP["train"]))
-    asked = list(_windows(split.test.recordings, split.test, HOP["test"]))
+    cut = _segments if split.train.task == "segment" else _windows
+    learned = list(cut(_in_order(split), split.train, HOP["train"]))
+    asked = list(cut(split.test.recordings, split.test, HOP["test"]))
     for part, found in (("training", learned), ("test", asked)):
         if not any((y >= 0).any() for _, y in found):
             raise InputError(
@@ -75,6 +79,15 @@ def _windows(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iter
         if len(ends):
             windows = (recording.x[end - length + 1 : end + 1] for end in ends)
             yield np.stack([features(window, triads) for window in windows]), recording.y[ends]
+
+
+def _segments(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
+    """As :func:`_windows`, of each segment one."""
+    triads = Triads.of(form.units)
+    for recording in recordings:
+        if len(recording.x) >= PARTS:
+            means = [part.mean(0) for part in np.array_split(recording.x.astype(np.float64), PARTS)]
+            yield np.concatenate([*means, features(recording.x, triads)])[None], recording.y[:1]
 
 
 def features(window: NDArray[np.float32], triads: Triads) -> Features:

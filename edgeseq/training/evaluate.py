@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgeseq.data import Dataset, Recording
 from edgeseq.metrics import Scores, score
-from edgeseq.models.contract import StreamingModel
+from edgeseq.models.contract import LookAheadModel, StreamingModel
+from edgeseq.training.answers import answer_frames, answer_segments
 from edgeseq.training.settings import SKIP
 
 Floats = NDArray[np.float32]
 
 
 def logits(model: StreamingModel, recordings: Sequence[Recording], batch: int = 32) -> list[Floats]:
-    """Answers ``(T, K)`` for each recording, from the initial state.
+    """Answers ``(T, K)`` to each frame of each recording, from the initial state.
 
-    Recordings of similar length go together. They are filled up behind their end, which a causal model cannot see.
+    Recordings of similar length go together. They are filled up behind their end, which a causal model cannot see, and
+    one that looks ahead is told. (Only of a model that looks ahead and cannot be told there are L answers less.)
     """
+    found = _in_batches(model, recordings, batch, answer_frames)
+    unsaid = 0 if isinstance(model, LookAheadModel) else model.look_ahead
+    return [y[: len(recording.x) - unsaid] for recording, y in zip(recordings, found, strict=True)]
+
+
+def segment_logits(model: StreamingModel, recordings: Sequence[Recording], batch: int = 32) -> list[Floats]:
+    """The answer ``(K,)`` at the end of each recording."""
+    return _in_batches(model, recordings, batch, answer_segments)
+
+
+def _in_batches(
+    model: StreamingModel,
+    recordings: Sequence[Recording],
+    batch: int,
+    answer: Callable[[StreamingModel, Tensor, Tensor], Tensor],
+) -> list[Floats]:
+    """Of each recording what ``answer`` says of it, in eval mode."""
     was_training = model.training
     model.eval()
     found: dict[int, Floats] = {}
@@ -28,26 +48,32 @@ def logits(model: StreamingModel, recordings: Sequence[Recording], batch: int = 
     with torch.no_grad():
         for first in range(0, len(order), batch):
             group = order[first : first + batch]
-            longest = len(recordings[group[-1]].x)
-            x = torch.zeros(len(group), longest, model.input_size)
+            lengths = torch.tensor([len(recordings[i].x) for i in group])
+            x = torch.zeros(len(group), int(lengths.max()), model.input_size)
             for row, i in enumerate(group):
-                x[row, : len(recordings[i].x)] = torch.from_numpy(recordings[i].x)
-            y, _ = model(x)
-            found.update((i, y[row, : len(recordings[i].x)].numpy().copy()) for row, i in enumerate(group))
+                x[row, : lengths[row]] = torch.from_numpy(recordings[i].x)
+            y = answer(model, x, lengths)
+            found.update((i, y[row].numpy().copy()) for row, i in enumerate(group))
     model.train(was_training)
     return [found[i] for i in range(len(recordings))]
 
 
 def evaluate(model: StreamingModel, dataset: Dataset, *, skip: float = SKIP, smoothing: float = 0.0) -> Scores:
-    """Scores per frame over all recordings, without the first ``skip`` seconds of each.
+    """Scores per frame over all recordings, without the first ``skip`` seconds of each; of segments, one answer each.
 
     With ``smoothing`` the answer is taken from probabilities averaged exponentially with that time constant (seconds).
     """
+    if dataset.task == "segment":
+        ends = segment_logits(model, dataset.recordings)
+        return score(
+            [(r.y[:1], y[None].argmax(-1)) for r, y in zip(dataset.recordings, ends, strict=True)],
+            len(dataset.labels),
+        )
     first = round(skip * dataset.rate)
     answers = logits(model, dataset.recordings)
     if smoothing:
         answers = [smooth(y, smoothing * dataset.rate) for y in answers]
-    pairs = [(r.y[first:], y[first:].argmax(-1)) for r, y in zip(dataset.recordings, answers, strict=True)]
+    pairs = [(r.y[: len(y)][first:], y[first:].argmax(-1)) for r, y in zip(dataset.recordings, answers, strict=True)]
     return score(pairs, len(dataset.labels))
 
 

@@ -21,7 +21,9 @@ from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError
 from edgeseq.models.contract import State, StreamingModel
 from edgeseq.models.quantized import weight_of
-from edgeseq.training.augment import Sampler
+from edgeseq.training.answers import respond
+from edgeseq.training.batches import Batch, Batches, batches_of
+from edgeseq.training.denormals import flushed_denormals
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.settings import Settings
 
@@ -42,48 +44,20 @@ class Round(msgspec.Struct, frozen=True):
 Report = Callable[[Round | None, int], None]  # the round that has ended (or None), and the steps done in all
 
 
-@dataclass(frozen=True)
-class Carry:
-    """Which crops of a batch start from the state that a crop of the last batch ended in, and from whose.
-
-    ``order (B,)``: of which crop; ``taken (B,)``: whether, or from the initial state.
-    """
-
-    order: Tensor
-    taken: Tensor
-
-    def starts(self, model: StreamingModel, last: State) -> State:
-        """The states of ``model`` to start from, given those in which its last batch ended."""
-        fresh = model.initial_state(len(self.order))
-        return {
-            name: torch.where(self.taken.view(-1, *[1] * (t.ndim - 1)), t.detach()[self.order], fresh[name])
-            for name, t in last.items()
-        }
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Crops to learn from: ``x (B, T, C)``, labels ``y (B, T)`` (-1: not scored) and ``age (B, T)``.
-
-    ``age`` counts frames since a crop's start or its last seam. Without ``carry`` all start from the initial state.
-    """
-
-    x: Tensor
-    y: Tensor
-    age: Tensor
-    carry: Carry | None
-
-
 class Objective(Protocol):
     """What training makes small."""
 
     def __call__(self, answers: Tensor, batch: Batch) -> Tensor:
-        """The loss, a scalar, of a model's ``answers (B, T, K)`` on ``batch``; called once for every batch in turn."""
+        """The loss, a scalar, of a model's ``answers`` to ``batch``; called once for every batch in turn.
+
+        They are ``(B, T - L, K)``, of the first frames of crops, where the model looks L frames ahead; ``(B, 1, K)`` of
+        segments.
+        """
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """The plain objective: cross entropy, averaged over the scored frames by the weights ``(K,)`` of their classes."""
+    """The plain objective: cross entropy, averaged over the scored answers by the weights ``(K,)`` of their classes."""
 
     weights: Tensor | None
     label_smoothing: float
@@ -94,10 +68,10 @@ class CrossEntropy:
         return cls(class_weights(dataset) if settings.class_weights else None, settings.label_smoothing)
 
     def __call__(self, answers: Tensor, batch: Batch) -> Tensor:
-        """The loss of ``answers (B, T, K)``."""
+        """The loss of ``answers``, as the protocol has them."""
         return cross_entropy(
             answers.flatten(0, 1),
-            batch.y.flatten(),
+            batch.y[:, : answers.shape[1]].flatten(),
             self.weights,
             ignore_index=-1,
             label_smoothing=self.label_smoothing,
@@ -152,14 +126,15 @@ def fit(
     Raises:
         InputError: the loss is not finite, or ``checkpoint`` cannot be read.
     """
-    sampler = Sampler(split.train.recordings, split.train.units, split.train.rate, settings.augmentation)
+    batches = batches_of(split.train, settings)
     if normalize:
-        model.set_normalization(*(statistic.tolist() for statistic in sampler.statistics()))
+        model.set_normalization(*(statistic.tolist() for statistic in batches.statistics()))
     objective = objective or CrossEntropy.of(split.train, settings)
     run = Run(model, copy.deepcopy(model), _optimizer(model, settings), {})
     _resume(run, checkpoint, identity)
     for number in range(len(run.history), settings.rounds):
-        loss = _round(run, sampler, settings, split.train.rate, objective, seed, number, report)
+        with flushed_denormals():
+            loss = _round(run, batches, settings, objective, seed, number, report)
         scores = evaluate(run.average, split.validation)
         if not math.isfinite(loss):
             raise InputError(f"the loss of round {number} is {loss}: lower learning_rate, or look at the data's values")
@@ -176,9 +151,8 @@ def fit(
 
 def _round(
     run: Run,
-    sampler: Sampler,
+    batches: Batches,
     settings: Settings,
-    rate: float,
     objective: Objective,
     seed: int,
     number: int,
@@ -186,41 +160,27 @@ def _round(
 ) -> float:
     rng = np.random.default_rng([seed, number])
     torch.manual_seed(int(rng.integers(2**31)))  # dropout
-    frames, settle = int(settings.crop * rate), int(settings.settle * rate)
     run.model.train()
     masks = run.model.masks()
     state: State | None = None
     total = 0.0
-    for step in range(settings.steps):
+    for step, batch in enumerate(batches.round(rng)):
         done = number * settings.steps + step
         for group in run.optimizer.param_groups:
             group["lr"] = group["peak"] * _schedule(done / (settings.rounds * settings.steps))
-        batch = _draw(sampler, rng, frames, settle, settings, first=state is None)
         starts = batch.carry.starts(run.model, state) if batch.carry and state is not None else None
-        answers, state = run.model(batch.x, starts)
+        answers, state = respond(run.model, batch, starts)
         loss = objective(answers, batch)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         _mask_gradients(run.model, masks)
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
         run.optimizer.step()
+        run.model.constrain()
         _follow(run.average, run.model, min(settings.average, (done + 1) / (done + 10)))
         total += loss.item()
         report(None, done + 1)
     return total / settings.steps
-
-
-def _draw(
-    sampler: Sampler, rng: np.random.Generator, frames: int, settle: int, settings: Settings, *, first: bool
-) -> Batch:
-    """The next batch; nothing is carried into the ``first`` of a round."""
-    crops = [sampler.draw(rng, frames, settle, settings.stitch) for _ in range(settings.batch)]
-    x, y, age = (torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True))
-    carry = None
-    if settings.carry and not first:
-        order = torch.from_numpy(rng.permutation(settings.batch))
-        carry = Carry(order, torch.from_numpy(rng.random(settings.batch) < settings.carry))
-    return Batch(x, y.long(), age, carry)
 
 
 def _schedule(progress: float) -> float:
@@ -259,9 +219,8 @@ def _follow(average: nn.Module, model: nn.Module, keep: float) -> None:
 
 
 def class_weights(dataset: Dataset) -> Tensor:
-    """Weights ``(K,)`` of the loss: inverse frequencies over the labelled frames, with mean 1 over those frames."""
-    labels = np.concatenate([recording.y for recording in dataset.recordings])
-    counts = np.bincount(labels[labels >= 0], minlength=len(dataset.labels)).astype(np.float64)
+    """Weights ``(K,)`` of the loss: inverse frequencies over what has a label, with mean 1 over that."""
+    counts = dataset.label_counts().astype(np.float64)
     occurring = counts > 0
     weights = np.zeros(len(counts))
     weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])

@@ -14,6 +14,7 @@ from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Precision
 from edgeseq.models.store import load_model
+from edgeseq.training.checks import check_same_recordings
 from edgeseq.training.settings import Settings
 from edgeseq.training.stage import Trainee, check_start, choose_split, kept_apart, write_scored
 
@@ -46,6 +47,7 @@ def retime(
     arguments = {**manifest.arguments, **model.retime(manifest.input.rate / rate)}
     test, validation = kept_apart(parent)
     dataset, original = trained_on(parent, data, rate=rate), manifest.data_stage
+    check_same_recordings(parent, str(parent.path), dataset)
     split = choose_split(dataset, test=test, validation=validation)
     entry = stage_entry(
         "retime",

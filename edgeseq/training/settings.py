@@ -23,6 +23,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rotation, roll: standard deviation in radians of a random turn about all axes, and about the forearm (x).
     mirror: probability of the other wrist. scale: standard deviation of the log of the movement's amplitude.
     noise: standard deviation of white noise, relative to each channel's own.
+    shift: most seconds by which a segment begins earlier or later. drop: share of spikes that are lost. Recordings of
+    spikes (unit "spike") are changed by these two alone.
     """
 
     tempo: Annotated[float, msgspec.Meta(ge=1)] = 1.4
@@ -31,6 +33,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mirror: Share = 0.0
     scale: NotNegative = 0.1
     noise: NotNegative = 0.05
+    shift: NotNegative = 0.0
+    drop: Share = 0.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stitch: share of crops sewn from two recordings. settle: seconds after a start or a seam that are not scored.
     threads: of torch. One is the fastest for models of this size wherever cores are shared, and gives the same weights
     on machines with different numbers of cores.
+
+    Of segments whole recordings are learned from, and scored once each: crop, carry, stitch and settle mean nothing.
     """
 
     rounds: Count = 10
@@ -63,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     augmentation: Augmentation = Augmentation()
 
 
+OF_CROPS = ("crop", "carry", "stitch", "settle")  # what means nothing where whole segments are learned from
 SKIP = 2.0  # seconds at the start of a recording that are not counted when a model is scored
 
 

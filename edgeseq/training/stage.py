@@ -13,7 +13,7 @@ import torch
 
 from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_subject
 from edgeseq.data.resample import resampled
-from edgeseq.errors import InputError, Unsupported, unknown
+from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry, was_retimed
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, Precision, Stage
@@ -21,12 +21,14 @@ from edgeseq.models.contract import StreamingModel, parameter_count
 from edgeseq.models.registry import Preset, build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
+from edgeseq.training.checks import check_apart, check_fits, check_lengths, check_norms, check_task
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.loop import Objective, Report, fit
-from edgeseq.training.settings import SKIP, Settings, with_changes
+from edgeseq.training.settings import OF_CROPS, Settings, with_changes
 
 SMOOTHING = 1.0  # seconds: time constant of the answer that a person sees
 Announce = Callable[[StreamingModel, Split, Settings], None]
+Measure = Callable[[StreamingModel], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train(
 
     Raises:
         InputError: an unknown preset or setting, unusable data, an existing target, a subject on both sides.
-        Unsupported: the model looks ahead, which training does not know yet.
+        Unsupported: the model does not answer what the data asks.
     """
     out = Path(out)
     check_start(out, seed, [start] if start else [], overwrite=overwrite)
@@ -133,8 +135,8 @@ def prepare(
 
     Raises:
         InputError: an unknown preset or setting, a parent that reads other data or has seen people of the split's
-            other parts, recordings that are too short.
-        Unsupported: the model looks ahead, which training does not know yet.
+            other parts, recordings that are too short, crops shorter than the model's look-ahead.
+        Unsupported: the model does not answer what the data asks.
     """
     if parent:
         start = "the model to start from"
@@ -160,14 +162,9 @@ def prepare(
         model = load_model(parent, trust=trust)
     else:
         model = build(family, len(dataset.channels), len(dataset.labels), arguments, trust=trust)
-    if model.look_ahead:
-        raise Unsupported(f"a {family} that looks {model.look_ahead} steps ahead: training knows causal models only")
-    if "frame" not in model.tasks:
-        raise Unsupported(
-            f"this {family} answers at the end of bounded segments, and {dataset.name} wants an answer at every frame: "
-            "choose a read-out that forgets, such as --set model.readout=last or average of s4d"
-        )
-    _check_lengths(split, settings)
+    check_task(model, family, dataset)
+    if dataset.task == "frame":
+        check_lengths(split, settings, model.look_ahead)
     precision = parent.manifest.precision if parent else Precision()
     return Trainee(model, family, arguments, settings, parent, precision)
 
@@ -186,20 +183,26 @@ def complete(
     *,
     objective: Objective | None = None,
     teachers: Sequence[Folder] = (),
-    metrics: dict[str, float] | None = None,
+    measure: Measure = lambda model: {},
     overwrite: bool = False,
     report: Report = lambda ended, steps: None,
 ) -> Folder:
     """Train, score and write the model folder, with the lineage entry ``entry``; takes up an interrupted run of it.
 
-    ``metrics`` are written beside the model's own. Whom the ``teachers`` have learned from counts as seen.
+    What ``measure`` finds of the trained model is written beside its scores. Whom the ``teachers`` have learned from
+    counts as seen.
+
+    Raises:
+        InputError: the loss is not finite, or an interrupted run cannot be read.
+        Unsupported: the model has batch norms, and the segments differ in length.
     """
+    check_norms(trainee.model, trainee.family, split.train, trainee.settings)
     checkpoint = out.with_name(f".{out.name}.training.safetensors")
     identity = _identity(entry, trainee.arguments, split.subjects())
     model, settings, new = trainee.model, trainee.settings, trainee.parent is None
     with threads(settings.threads):
         fit(model, split, settings, seed, checkpoint, identity, normalize=new, objective=objective, report=report)
-    folder = write_scored(out, trainee, split, entry, teachers=teachers, metrics=metrics, overwrite=overwrite)
+    folder = write_scored(out, trainee, split, entry, teachers=teachers, measure=measure, overwrite=overwrite)
     checkpoint.unlink(missing_ok=True)
     return folder
 
@@ -211,10 +214,10 @@ def write_scored(
     entry: Stage,
     *,
     teachers: Sequence[Folder] = (),
-    metrics: dict[str, float] | None = None,
+    measure: Measure = lambda model: {},
     overwrite: bool = False,
 ) -> Folder:
-    """Score the model as it is and write its folder; ``teachers`` and ``metrics`` as for :func:`complete`."""
+    """Score the model as it is and write its folder; ``teachers`` and ``measure`` as for :func:`complete`."""
     model, parent = trainee.model, trainee.parent
     with threads(trainee.settings.threads):
         found = _metrics(model, split)
@@ -222,14 +225,14 @@ def write_scored(
         name=out.name,
         family=trainee.family,
         arguments=trainee.arguments,
-        task="frame",
+        task=split.train.task,
         labels=split.train.labels,
         input=_input(model, split.train),
         states=state_entries(model),
-        decision=parent.manifest.decision if parent else Decision(smoothing=SMOOTHING),
+        decision=_decision(split.train, parent),
         precision=trainee.precision,
         split=_subjects(split, [*([parent] if parent else []), *teachers]),
-        metrics={**found, **(metrics or {})},
+        metrics={**found, **measure(model)},
         parameters=parameter_count(model),
         facts=dict(model.facts()),
         lineage=(*(parent.manifest.lineage if parent else ()), entry),
@@ -240,25 +243,11 @@ def write_scored(
     return open_folder(out)
 
 
-def _check_lengths(split: Split, settings: Settings) -> None:
-    """Refuse recordings that all end before anything of them is learned from, or scored."""
-    scored = (("validation", split.validation, SKIP), ("test", split.test, SKIP))
-    for name, part, unscored in (("training", split.train, settings.settle), *scored):
-        longest = max(len(recording.x) for recording in part.recordings) / part.rate
-        if longest <= unscored:
-            raise InputError(
-                f"the recordings of the {name} subjects last {longest:g} s at most, and the first {unscored:g} s of "
-                "each are not scored: record longer stretches, or join repetitions into one recording"
-            )
-
-
-def check_apart(folder: Folder, what: str, split: Split, mend: str) -> None:
-    """Refuse to test, or to choose, on people whom the model of ``folder`` (``what``) was trained, or chosen, on."""
-    seen = {part: set(folder.manifest.split.get(part, ())) for part in ("train", "validation")}
-    for part, forbidden in (("test", seen["train"] | seen["validation"]), ("validation", seen["train"])):
-        both = [subject for subject in split.subjects()[part] if subject in forbidden]
-        if both:
-            raise InputError(f"subject {both[0]!r} cannot be of the {part} subjects: {what} has seen that one. {mend}")
+def _decision(dataset: Dataset, parent: Folder | None) -> Decision:
+    """The parent's, but for a rule that was fitted to its answers; a segment has one answer, with nothing to smooth."""
+    if parent:
+        return msgspec.structs.replace(parent.manifest.decision, early=None)
+    return Decision(smoothing=SMOOTHING) if dataset.task == "frame" else Decision()
 
 
 def _subjects(split: Split, earlier: Sequence[Folder]) -> dict[str, tuple[str, ...]]:
@@ -272,7 +261,7 @@ def _subjects(split: Split, earlier: Sequence[Folder]) -> dict[str, tuple[str, .
     for had in (folder.manifest.split for folder in earlier):
         seen = (who for part in ("train", "validation") for who in had.get(part, ()) if who not in known)
         parts["train"] = tuple(dict.fromkeys((*parts["train"], *seen)))
-    return parts
+    return {**parts, "rule": (split.rule,)} if split.rule else parts
 
 
 def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), validation: Sequence[str] = ()) -> Split:
@@ -295,6 +284,10 @@ def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), v
 
 def configure(preset: Preset, dataset: Dataset, changes: dict[str, Any]) -> tuple[str, dict[str, Any], Settings]:
     """Family, its arguments and the training settings, from defaults, preset, data set and the user's changes."""
+    unfit = OF_CROPS if dataset.task == "segment" else ("augmentation.shift",)
+    for name in unfit:
+        if name in changes:
+            raise InputError(f"{name} cannot be set: {dataset.name} has {dataset.task}s to answer. Leave it out")
     settings = with_changes(Settings(), preset.training)
     if dataset.worn == "wrist":
         settings = with_changes(settings, {"augmentation.mirror": 0.5})
@@ -307,16 +300,6 @@ def _identity(*parts: Any) -> str:
     return hashlib.sha256(b"".join(msgspec.json.encode(part, order="sorted") for part in parts)).hexdigest()
 
 
-def check_fits(folder: Folder, what: str, dataset: Dataset) -> None:
-    """Refuse data of other channels, labels or rate than the model of ``folder`` (``what``) reads."""
-    manifest = folder.manifest
-    have = (tuple(channel.name for channel in manifest.input.channels), manifest.labels, manifest.input.rate)
-    wanted = (dataset.channels, dataset.labels, dataset.rate)
-    for name, model_has, data_has in zip(("channels", "labels", "rate"), have, wanted, strict=True):
-        if model_has != data_has:
-            raise InputError(f"{dataset.name} has {name} {data_has}, but {what} has {model_has}")
-
-
 def _input(model: StreamingModel, dataset: Dataset) -> Input:
     mean, std = model.input_mean.tolist(), (1 / model.input_scale).tolist()
     channels = tuple(Channel(*pair) for pair in zip(dataset.channels, dataset.units, strict=True))
@@ -324,10 +307,14 @@ def _input(model: StreamingModel, dataset: Dataset) -> Input:
 
 
 def _metrics(model: StreamingModel, split: Split) -> dict[str, float]:
-    """Scores per frame after the first seconds of a recording; ``smoothed`` is the answer under the decision rule."""
+    """Scores per frame after the first seconds of a recording; ``smoothed`` is the answer under the decision rule.
+
+    Of segments, per segment, and as they are answered alone.
+    """
     found: dict[str, float] = {}
+    kinds = {"": 0.0} if split.test.task == "segment" else {"": 0.0, "_smoothed": SMOOTHING}
     for name, part in (("validation", split.validation), ("test", split.test)):
-        for kind, smoothing in (("", 0.0), ("_smoothed", SMOOTHING)):
+        for kind, smoothing in kinds.items():
             scores = evaluate(model, part, smoothing=smoothing)
             found[f"{name}_accuracy{kind}"] = round(scores.accuracy, 6)
             found[f"{name}_macro_f1{kind}"] = round(scores.macro_f1, 6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,3 +82,9 @@ def test_a_long_recording_is_resampled_in_parts_without_seams():
 def test_a_rate_that_is_none_or_far_off_is_refused(rate):
     with pytest.raises(InputError, match=r"3\.125 to 800 are possible"):
         resampled(waves(1.0, 50.0), rate)
+
+
+def test_spikes_are_not_resampled_for_a_filter_makes_none_of_them():
+    mixed = dataclasses.replace(waves(1.0, 50.0), units=("V", "spike"))
+    with pytest.raises(InputError, match=r"channel 'b' of waves has unit 'spike'.*a filter makes no spikes of spikes"):
+        resampled(mixed, 25.0)

@@ -14,8 +14,10 @@ from edgeseq.errors import InputError
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.registry import build
 from edgeseq.quant.distill import Distillation, distillation, distilling
+from edgeseq.training.answers import respond
+from edgeseq.training.batches import Batch, Carry
 from edgeseq.training.evaluate import logits
-from edgeseq.training.loop import Batch, Carry, CrossEntropy, fit
+from edgeseq.training.loop import CrossEntropy, fit
 from edgeseq.training.settings import Settings
 
 RATE, LABELS, CHANNELS = 20.0, 3, 2
@@ -68,7 +70,7 @@ def loss(how, teachers, student, crops, settings=TINY):
     with distilling(student, teachers, DATA, settings, how) as objective:
         for drawn in crops:
             starts = drawn.carry.starts(student, state) if drawn.carry and state else None
-            answers, state = student(drawn.x, starts)
+            answers, state = respond(student, drawn, starts)
             losses.append(objective(answers, drawn).item())
     return losses if len(losses) > 1 else losses[0]
 
@@ -212,6 +214,19 @@ def test_frames_that_a_teacher_has_not_answered_keep_their_labels():
 def test_a_crop_too_short_for_the_look_ahead_is_refused():
     with pytest.raises(InputError, match="12 frames ahead says nothing in a crop of 12: make crop longer"):
         loss(Distillation(), [Delayed(gru(0), 12)], gru(1), [batch(frames=12)])
+
+
+@pytest.mark.parametrize("level", ["frame", "sequence"])
+@given(late=st.integers(0, 6), ahead=st.integers(1, 6), early=EARLY)
+def test_a_student_that_looks_ahead_learns_of_the_same_frames(level, late, ahead, early):
+    """It equals one that does not, where both answer: the last frames of a crop are not learned from."""
+    crops = [batch(i, frames=12, carry=i > 0) for i in range(3)]
+    for drawn in crops:
+        drawn.y[:, 12 - max(late, ahead) :] = -1
+    how = Distillation(soft=1.0, hard=0.5, hidden=0.5, level=level, early=early)
+    same = msgspec.structs.replace(how, early=max(0, late - ahead) / RATE if early is None else early)
+    delayed = loss(how, [Delayed(gru(0), late)], Delayed(gru(1), ahead), crops)
+    assert delayed == pytest.approx(loss(same, [gru(0)], gru(1), crops), rel=1e-4, abs=1e-6)
 
 
 def headless(model):

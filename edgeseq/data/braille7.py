@@ -1,0 +1,61 @@
+"""Reads ``braille7.npz``, whose frames are packed eight to a byte.
+
+| key | shape, dtype | meaning |
+| --- | --- | --- |
+| bits | (R, B) uint8 | the frames (T, C) of each recording as bits, filled up to whole bytes at the end |
+| shape | (3,) integer | R, T, C |
+| y | (R,) integer | label index of each recording |
+| labels | (K,) text | names of the labels, by index |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgeseq.data.dataset import Dataset, Recording
+from edgeseq.data.npz import load_arrays
+from edgeseq.data.split import deal
+from edgeseq.errors import InputError
+
+RATE = 200.0  # Hz: the encoder counts in bins of 5 ms
+_KEYS = ("bits", "shape", "y", "labels")
+
+
+def read_braille7(path: Path) -> Dataset:
+    """The recordings of the file, as segments, (T, C) of zeros and ones each; nobody knows who was recorded.
+
+    Raises InputError for a file that is not in the format above.
+    """
+    arrays = load_arrays(path)
+    missing = [key for key in _KEYS if key not in arrays]
+    if missing:
+        raise InputError(f"{path}: key {missing[0]!r} is missing. A file of braille7 has {', '.join(_KEYS)}.")
+    bits, shape, y = arrays["bits"], tuple(int(size) for size in arrays["shape"].ravel()), arrays["y"]
+    if (
+        bits.dtype != np.uint8
+        or len(shape) != 3
+        or bits.shape != (shape[0], -(-shape[1] * shape[2] // 8))
+        or y.shape != shape[:1]
+    ):
+        raise InputError(
+            f"{path}: 'bits' is {bits.dtype} {bits.shape} and 'y' {y.shape}, where 'shape' says {shape}. Give bytes of "
+            "T × C bits for each recording, and a label."
+        )
+    frames = np.unpackbits(bits, axis=1, count=shape[1] * shape[2]).reshape(shape).astype(np.float32)
+    recordings = tuple(
+        Recording(x, np.full(len(x), label, np.int16), "", f"{path.name}[{k}]")
+        for k, (x, label) in enumerate(zip(frames, y.tolist(), strict=True))
+    )
+    return deal(
+        Dataset(
+            name=path.stem,
+            recordings=recordings,
+            channels=tuple(f"taxel{k + 1}" for k in range(shape[2])),
+            units=("spike",) * shape[2],
+            rate=RATE,
+            labels=tuple(str(label) for label in arrays["labels"].tolist()),
+            task="segment",
+        )
+    )
