@@ -175,7 +175,7 @@ def bench_side_by_side(
 
 
 def _runs(folder: Folder, engines: Sequence[str] | None, rate: float | None) -> list[_Run]:
-    frames = list(read_golden(folder).x)
+    frames = list(read_golden(folder).frames)
     wanted = folder.manifest.input.step_rate if rate is None else rate
     names = dict.fromkeys(available(folder) if engines is None else engines)
     sessions = [Session(folder, name) for name in names]

@@ -6,17 +6,30 @@ Tolerances follow from the number formats and are never loosened to pass (see :m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseq.devices.compare import FREE_TOLERANCE, Comparison, Part, Ties, free_link, parts_of, rounds, steps_of
+from edgeseq.devices.compare import (
+    FREE_TOLERANCE,
+    Comparison,
+    Part,
+    Ties,
+    free_link,
+    jumps,
+    parts_of,
+    rounds,
+    spiking,
+    steps_of,
+)
 from edgeseq.devices.engines import ENGINES, Engine, as_folder, open_all, open_engine
 from edgeseq.devices.engines.base import Floats, NoRuntime
 from edgeseq.devices.engines.numpy_engine import open_numpy
 from edgeseq.devices.golden import Golden, read_golden
+from edgeseq.devices.random_states import of_neurons, random_states
 from edgeseq.errors import GateFailed, InputError
 from edgeseq.folder import MODEL_FILES, Folder
 from edgeseq.manifest import Link, Manifest
@@ -24,6 +37,7 @@ from edgeseq.program import Program
 
 MIN_FRAMES = 2000  # what a proof needs; fewer are a quick look, and only for whoever asks for it
 PROGRAM = "program ~ golden"
+SILENT = "neurons that never fired or moved"
 
 
 def check_folder(
@@ -34,8 +48,10 @@ def check_folder(
     Engines are those named, or every one that works here and runs a model file; a folder with model files of which
     none can be run here is not checked at all. Links: the numpy program against the
     golden answers; for each engine ``teacher-forced`` (each frame from the program's state), ``free-running`` (its own
-    carried state against the golden answers), ``state moves`` (no named state stands still) and, for int8 models in
-    engines that tell, ``integer layers`` (every int8 layer is computed in integers).
+    carried state against the golden answers), ``state moves`` (no named state stands still), for models that spike
+    ``random states`` (teacher-forced from states in which every neuron fires now and then: golden frames say nothing of
+    what is behind a silent one) and, for int8 models in engines that tell, ``integer layers`` (every int8 layer is
+    computed in integers).
 
     Raises:
         InputError: not an exported folder, fewer than ``MIN_FRAMES`` golden frames (or than ``frames``, where that is
@@ -54,35 +70,57 @@ def check_folder(
     opened = _working(folder) if engines is None else [open_engine(folder, name) for name in dict.fromkeys(engines)]
     ties, program = Ties(), Program.read(folder.path)
     reference = open_numpy(folder, ties.watch)
-    start, rounded = reference.get_state(), rounds(program)
-    links = [*wide_states(program, folder.manifest.precision.state)] if rounded else []
-    links += [_free_running(PROGRAM, folder.manifest, reference, golden, frames, rounded)[0]]
+    start, rounded = reference.get_state(), jumps(program)
+    links = [*wide_states(program, folder.manifest.precision.state)] if rounds(program) else []
+    links.append(_free_running(PROGRAM, folder.manifest, reference, golden, frames, rounded)[0])
     reference.set_state(start)
-    forced = _teacher_forced(folder.manifest, reference, ties, steps_of(program), opened, golden.x[:frames])
-    for engine, link in zip(opened, forced, strict=True):
+    forcing = _Forcing(folder.manifest, program, reference, ties, opened)
+    forced, largest = forcing.from_golden(golden.x[:frames])
+    shaken = forcing.from_random(golden.x[:frames], largest) if spiking(program) else [[] for _ in opened]
+    neurons = of_neurons(program)
+    for engine, link, more in zip(opened, forced, shaken, strict=True):
         engine.set_state(start)
-        links += [link, *_free_running(f"{engine.name} free-running", folder.manifest, engine, golden, frames, rounded)]
+        free, moved = _free_running(f"{engine.name} free-running", folder.manifest, engine, golden, frames, rounded)
+        links += [link, free, _moves(engine.name, folder.manifest, free.frames, moved, neurons), *more]
         links += integer_matmuls(engine.name, program, engine.facts.get("integer_matmuls"))
     return tuple(links)
 
 
 def wide_states(program: Program, precision: str) -> list[Link]:
-    """The link that says whether states that the manifest calls float32 are: none of them is what was rounded."""
+    """The link that says whether states that the manifest calls float32 are: none of them is what was rounded.
+
+    A state that only keeps what an int8 layer has answered, for later, is as wide as that answer. One that such a layer
+    makes of its own value is rounded at every step.
+    """
     if precision != "float32":
         return []
-    made = {node.output.name: node for node in program.nodes}
+    made = {value.name: node for node in program.nodes for value in node.results}
 
-    def rounded(name: str) -> bool:
+    def rounded(name: str, own: set[str]) -> bool:
         node = made.get(name)
         if node is None:
             return False
-        if node.operator == "dequantize" or any(made[i].operator == "round" for i in node.inputs if i in made):
+        if node.operator == "dequantize":
+            source = made.get(node.inputs[0])
+            return source is None or source.operator != "qlinear" or node.inputs[0] in own
+        if any(made[i].operator == "round" for i in node.inputs if i in made):
             return True
-        return node.operator in ("reshape", "slice", "concat", "transpose") and any(map(rounded, node.inputs))
+        return node.operator in ("reshape", "slice", "concat", "transpose") and any(
+            rounded(i, own) for i in node.inputs
+        )
 
-    narrow = [state.name for state in program.states if rounded(state.after)]
+    narrow = [state.name for state in program.states if rounded(state.after, _made_of(program, state.name))]
     note = f"rounded: {', '.join(narrow)}" if narrow else ""
     return [Link("program wide states", 0, float(len(narrow)), 0.0, not narrow, note=note, gate="count")]
+
+
+def _made_of(program: Program, state: str) -> set[str]:
+    """The values of a program that depend on a state as it was before the step."""
+    found = {state}
+    for node in program.nodes:
+        if not found.isdisjoint(node.inputs):
+            found.update(value.name for value in node.results)
+    return found
 
 
 def integer_matmuls(engine: str, program: Program, found: object) -> list[Link]:
@@ -115,9 +153,15 @@ def require(links: Iterable[Link]) -> None:
     first, more = failed[0], f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
     same = "" if first.agreement is None else f", same answer in {100 * first.agreement:.2f} % of frames"
     note = f"; {first.note}" if first.note else ""
+    mend = "What would run is not what was trained: export the model anew"
+    if SILENT in first.note:
+        mend = (
+            "The file is not to blame: train longer, lower the threshold or raise the gain in front of these neurons, "
+            "or export with other golden frames (--data)"
+        )
     raise GateFailed(
         f"{first.name} does not hold over {first.frames} frames: error {first.error:.2e}, allowed "
-        f"{first.tolerance:.0e}{same}{note}{more}. What would run is not what was trained: export the model anew"
+        f"{first.tolerance:.0e}{same}{note}{more}. {mend}"
     )
 
 
@@ -132,31 +176,61 @@ def _parts(manifest: Manifest) -> list[Part]:
     return parts_of(len(manifest.labels), [(entry.name, entry.size) for entry in manifest.states])
 
 
-def _teacher_forced(
-    manifest: Manifest, program: Engine, ties: Ties, steps: float, engines: Sequence[Engine], x: Floats
-) -> list[Link]:
-    compared = [Comparison(_parts(manifest)) for _ in engines]
-    after = program.get_state()
-    for frame in x:
-        before = after
-        ties.clear()
-        y = program.step(frame)
-        after = program.get_state()
+@dataclass(frozen=True)
+class _Forcing:
+    """Engines that take single steps from the same states as the ``reference``, which ``ties`` watches."""
+
+    manifest: Manifest
+    program: Program
+    reference: Engine
+    ties: Ties
+    engines: Sequence[Engine]
+
+    def from_golden(self, x: Floats) -> tuple[list[Link], Floats]:
+        """Over frames (T, C), each from the state that the reference came to; and the largest values of that (S,)."""
+        compared = self._comparisons()
+        after = self.reference.get_state()
+        largest = np.abs(after)
+        for frame in x:
+            after = self._step(compared, after, frame)
+            np.maximum(largest, np.abs(after), out=largest)
+        return self._links(compared, "teacher-forced"), largest
+
+    def from_random(self, x: Floats, largest: Floats) -> list[list[Link]]:
+        """From states and with frames of x (T, C) drawn at random; a list of one link for each engine."""
+        compared = self._comparisons()
+        for state, frame in random_states(self.program, self.manifest, largest, x):
+            self.reference.set_state(state)
+            self._step(compared, state, frame)
+        return [[link] for link in self._links(compared, "random states")]
+
+    def _comparisons(self) -> list[Comparison]:
+        return [Comparison(_parts(self.manifest)) for _ in self.engines]
+
+    def _step(self, compared: Sequence[Comparison], before: Floats, frame: Floats) -> Floats:
+        """One step of all from the state ``before``, in which the reference is; returns the one that it comes to."""
+        self.ties.clear()
+        y = self.reference.step(frame)
+        after = self.reference.get_state()
         expected = np.concatenate((y, after), dtype=np.float64)
-        for engine, comparison in zip(engines, compared, strict=True):
+        for engine, comparison in zip(self.engines, compared, strict=True):
             engine.set_state(before)
             found = np.concatenate((engine.step(frame), engine.get_state()), dtype=np.float64)
-            comparison.add(expected, found, ties.near)
-    return [
-        comparison.link(f"{engine.name} teacher-forced", steps, exact=ENGINES[engine.name].exact)
-        for engine, comparison in zip(engines, compared, strict=True)
-    ]
+            comparison.add(expected, found, self.ties.near)
+        return after
+
+    def _links(self, compared: Sequence[Comparison], what: str) -> list[Link]:
+        steps, own = steps_of(self.program), rounds(self.program)  # an engine's own way of rounding is of int8 layers
+        return [
+            comparison.link(f"{engine.name} {what}", steps, exact=ENGINES[engine.name].exact or not own)
+            for engine, comparison in zip(self.engines, compared, strict=True)
+        ]
 
 
 def _free_running(
     name: str, manifest: Manifest, engine: Engine, golden: Golden, frames: int | None, rounded: bool
-) -> tuple[Link, Link]:
-    """The links ``name`` and ``state moves`` of an engine that stands at the initial state."""
+) -> tuple[Link, NDArray[np.bool_]]:
+    """The link ``name`` of an engine that stands at the initial state; and which elements (S,) of the state moved."""
     x, reference = golden.x[:frames], golden.y[:frames]
     found, moved = np.empty_like(reference), np.zeros(manifest.state_size, bool)
     after = engine.get_state()
@@ -174,11 +248,13 @@ def _free_running(
         )
     exact = ENGINES[engine.name].exact
     free = free_link(name, compared, reference, found, tolerance=FREE_TOLERANCE, rounded=rounded, exact=exact)
-    return free, _moves(engine.name, manifest, len(x), moved)
+    return free, moved
 
 
-def _moves(engine: str, manifest: Manifest, frames: int, moved: NDArray[np.bool_]) -> Link:
+def _moves(engine: str, manifest: Manifest, frames: int, moved: NDArray[np.bool_], neurons: Collection[str]) -> Link:
     still = [e.name for e in manifest.states if not moved[e.offset : e.offset + e.size].any()]
     share = len(still) / max(1, len(manifest.states))
     note = f"never changed: {', '.join(still)}" if still else ""
+    silent = [name for name in still if name in neurons]
+    note += f"; {SILENT}: {', '.join(silent)}" if silent else ""
     return Link(f"{engine} state moves", frames, share, 0.0, not still, note=note)

@@ -3,12 +3,14 @@
 A frame is compared as one vector: the logits (K,), then the packed state (S,). Errors are relative to
 max(1, largest reference value), for the logits and for each named state apart; the largest of them counts.
 
-In a model with int8 layers a float that differs in its last digit may be rounded to the other of two neighbours. Such
-frames are told from wrong ones by the reference itself: :class:`Ties` sees how near each of its roundings came to one.
+In a model with int8 layers a float that differs in its last digit may be rounded to the other of two neighbours, and a
+neuron beside its threshold may spike or not. Such frames are told from wrong ones by the reference itself:
+:class:`Ties` sees how near each of its roundings and membranes came to one.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 from edgeseq.manifest import Link
 from edgeseq.program import Program
 from edgeseq.program.graph import Array, Node
+from edgeseq.program.neurons import Leaky
+from edgeseq.program.operators import operator
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -30,7 +34,9 @@ FREE_TOLERANCE = 1e-4  # float32, thousands of steps, each side with its own car
 ANSWERS_TOLERANCE = 0.005  # int8: the share of frames that may have another argmax, running freely
 RUNAWAY = 1.0  # int8, running freely: a value further off than the largest one there is has not healed
 TIE = 1e-6  # relative: what float32 sums in another order are apart, before they are rounded to int8
+SPIKE_TIE = 1e-5  # relative: how near a membrane has to be to its threshold for another engine to see it beyond
 OWN_ROUNDING = "this engine rounds int8 layers in a way of its own: use litert, onnxruntime or a float32 model"
+_LARGEST = sys.float_info.max / 2  # below what :func:`finite` makes of what is not a number
 MOST_TIES = 0.02  # the share of frames that may be rounded the other way at a tie
 
 
@@ -44,7 +50,12 @@ def parts_of(labels: int, states: Sequence[tuple[str, int]]) -> list[Part]:
 
 
 def steps_of(program: Program) -> float:
-    """What one rounding the other way in each layer can come to: the coarsest scale, once a layer. 0 in float."""
+    """What one rounding the other way in each layer can come to: the coarsest scale, once a layer. 0 in float.
+
+    One spike more or less can come to anything, as far as weights go: no bound (infinity) for a spiking program.
+    """
+    if spiking(program):
+        return math.inf
     scales: list[float] = []
     rounded = {node.output.name for node in program.nodes if node.operator == "round"}
     for node in program.nodes:
@@ -61,8 +72,24 @@ def rounds(program: Program) -> bool:
     return any(node.operator in ("quantize", "round") for node in program.nodes)
 
 
+def integer_layers(program: Program) -> bool:
+    """Whether a program has int8 layers, which not every engine rounds as the program does."""
+    return any(node.operator in ("quantize", "qlinear") for node in program.nodes)
+
+
+def spiking(program: Program) -> bool:
+    """Whether a program has spiking neurons."""
+    return any(isinstance(operator(node.operator), Leaky) for node in program.nodes)
+
+
+def jumps(program: Program) -> bool:
+    """Whether a last digit can become a step, as where something is rounded or spikes."""
+    return rounds(program) or spiking(program)
+
+
 class Ties:
-    """Watches a program run: ``near`` says whether any rounding since the last ``clear`` came within ``TIE`` of a tie.
+    """Watches a program run: ``near`` says whether any rounding since the last ``clear`` came within ``TIE`` of a tie,
+    or any membrane within ``SPIKE_TIE`` of its threshold.
 
     Sums of integers are exact, so only where floats are rounded two right engines can differ. With ``sums`` those of
     the int8 layers are watched too: the trained model computes them in float.
@@ -79,6 +106,10 @@ class Ties:
     def watch(self, node: Node, inputs: Sequence[Array]) -> None:
         """Look at the inputs of one node."""
         if self.near:
+            return
+        neuron = operator(node.operator)
+        if isinstance(neuron, Leaky):
+            self.near = bool((neuron.margin(inputs, node.attributes) <= SPIKE_TIE).any())
             return
         at = self._rounded(node, inputs)
         if at is not None:
@@ -108,7 +139,7 @@ class Comparison:
     parts: Sequence[Part]
     frames: int = 0
     flipped: int = 0
-    coarse: int = 0  # of those: further off than floats ever are, so by a step of int8
+    coarse: int = 0  # of those: further off than floats ever are, so by a step of int8 or by a spike
 
     def __post_init__(self) -> None:
         size = max(part.stop for _, part in self.parts)
@@ -145,8 +176,11 @@ class Comparison:
         return max(errors, key=lambda entry: entry[0] * (entry[2] if absolute else 1.0))
 
     def link(self, name: str, steps: float, *, exact: bool = True) -> Link:
-        """The teacher-forced link. ``steps``: see :func:`steps_of`; not ``exact``: the engine rounds in its own way."""
-        if steps and not exact:  # its rounding is not told from a tie's, and both come to a step
+        """The teacher-forced link. ``steps``: see :func:`steps_of`; not ``exact``: the engine rounds in its own way.
+
+        Where there is no bound, as in spiking programs, every engine is held to what an exact one is.
+        """
+        if 0 < steps < math.inf and not exact:  # its rounding is not told from a tie's, and both come to a step
             error, where, scale = self._largest(np.maximum(self._error, self._at_ties), absolute=True)
             tolerance = max(FORCED_TOLERANCE, steps / scale)
             note = f"largest in {where}; {OWN_ROUNDING}" if error else "equal"
@@ -156,9 +190,10 @@ class Comparison:
         passed = error <= FORCED_TOLERANCE
         if self.flipped:
             worst, _, scale = self._largest(self._at_ties, absolute=True)
-            passed = passed and self.coarse <= MOST_TIES * self.frames and worst * scale <= steps
+            passed = passed and self.coarse <= MOST_TIES * self.frames and worst * scale <= min(steps, _LARGEST)
             frames = "1 frame" if self.flipped == 1 else f"{self.flipped} frames"
-            notes.append(f"{frames} rounded the other way at a tie (by {worst:.1e})")
+            way = "spiked or rounded" if math.isinf(steps) else "rounded"
+            notes.append(f"{frames} {way} the other way at a tie (by {worst:.1e})")
         return Link(name, self.frames, error, FORCED_TOLERANCE, passed, note="; ".join(notes))
 
 
@@ -174,9 +209,9 @@ def free_link(
 ) -> Link:
     """The free-running link of answers ``reference`` and ``found`` (N, K); ``comparison`` holds the values compared.
 
-    In float the error counts, and every answer must be the same except at ties. Where the model rounds, one value that
-    falls on the other side changes what follows, and heals: there the share of frames with another answer counts, ties
-    among them, and values may not run away.
+    In float the error counts, and every answer must be the same except at ties. Where the model rounds or spikes
+    (``rounded``: :func:`jumps`), one value that falls on the other side changes what follows, and heals: there the
+    share of frames with another answer counts, ties among them, and values may not run away.
     """
     scale = max(1.0, float(np.abs(reference).max()))
     agreement, wrong, ties = agreement_of(reference, found, tolerance * scale)

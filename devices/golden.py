@@ -10,18 +10,23 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseq.devices.engines.base import Floats, frame_width
+from edgeseq.devices.engines.base import Floats, frame_width, input_width
 from edgeseq.errors import InputError
 from edgeseq.folder import GOLDEN_NAME, Folder
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Frames x (N, C), the trained model's logits y (N, K) running freely from the start, and its final state (S,)."""
+    """What the file takes, x (N, C), the trained model's logits y (N, K) from the start, and its final state (S,).
+
+    ``frames`` are those of x that are frames, without what says so (see :func:`~.engines.base.input_width`); x ends
+    with the calls that bring none, where the model looks ahead.
+    """
 
     x: Floats
     y: Floats
     state: Floats
+    frames: Floats
 
 
 def read_golden(folder: Folder) -> Golden:
@@ -38,7 +43,7 @@ def read_golden(folder: Folder) -> Golden:
     found = {name: np.ascontiguousarray(stored[name], np.float32) for name in ("x", "y", "state")}
     count = len(found["x"]) if found["x"].ndim else 0
     shapes = {
-        "x": (count, frame_width(manifest)),
+        "x": (count, input_width(manifest)),
         "y": (count, len(manifest.labels)),
         "state": (manifest.state_size,),
     }
@@ -47,7 +52,9 @@ def read_golden(folder: Folder) -> Golden:
             raise InputError(f"{file}: {name} has shape {found[name].shape}, the manifest says {shape}")
         if not np.isfinite(found[name]).all():
             raise InputError(f"{file}: {name} holds values that are not finite")
-    return Golden(**found)
+    width = frame_width(manifest)
+    there = found["x"][:, -1] > 0 if manifest.input.look_ahead else np.ones(count, bool)
+    return Golden(**found, frames=np.ascontiguousarray(found["x"][there, :width]))
 
 
 def load_arrays(source: Path | BinaryIO, what: str) -> dict[str, NDArray[Any]]:

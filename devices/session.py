@@ -14,16 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from edgeseq.devices.decide import Answer, Decider
+from edgeseq.devices.decide import Answer, SegmentDecider, decider
 from edgeseq.devices.engines import as_folder, open_engine
-from edgeseq.devices.engines.base import Facts, Floats, frame_width, initial_state
+from edgeseq.devices.engines.base import (
+    NOT_A_FRAME,
+    Engine,
+    Facts,
+    Floats,
+    as_frame,
+    frame_buffer,
+    frame_width,
+    initial_state,
+)
 from edgeseq.devices.golden import load_arrays
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import Folder
 from edgeseq.manifest import Manifest
 from edgeseq.program.graph import CONSTANTS_NAME, JSON_NAME
 
 _OWNER = "edgeseq:model"  # the entry of a saved state that says whose it is; no state's name has a colon
+_DECIDED = "edgeseq:decided."  # what entries begin with that the decision rule goes on from
 
 
 class Session:
@@ -32,7 +42,9 @@ class Session:
     Attributes:
         step: takes one frame (C,) or (1, C) in raw sensor units and returns the logits (K,), which the next call may
             overwrite: copy what you keep. It is the engine's own function and does nothing else; float32 arrays (C,)
-            are the fastest. InputError for another shape; values are not looked at (that belongs to the source).
+            are the fastest. InputError for another shape; values are not looked at (that belongs to the source). Of a
+            model that looks ahead the logits speak of the frame L = look-ahead calls ago, the first L of none, and the
+            function also tells the engine that there is a frame.
         folder: the opened model folder.
     """
 
@@ -49,11 +61,11 @@ class Session:
         """
         self.folder = as_folder(folder)
         self._engine = open_engine(self.folder, engine)
-        self.step = self._engine.step
         manifest = self.folder.manifest
-        self._decider = Decider(
-            manifest.decision, manifest.labels, manifest.input.step_rate, look_ahead=manifest.input.look_ahead
-        )
+        self.step, self._flush = self._engine.step, _nothing_more(len(manifest.labels))
+        if manifest.input.look_ahead:
+            self.step, self._flush = _looking_ahead(self._engine, manifest)
+        self._decider = decider(manifest)
 
     def decide(self, logits: Floats) -> Answer:
         """The answer after one frame's logits (K,), by the manifest's decision rule. Call it once for each step."""
@@ -64,8 +76,29 @@ class Session:
         self._engine.set_state(initial_state(self.manifest))
         self._decider.reset()
 
+    def flush(self) -> Floats:
+        """The logits (L, K) of the recording's last L = look-ahead frames, a copy; call it once, behind the last frame.
+
+        Empty of a model that does not look ahead. What comes next is another recording: call :meth:`reset`.
+        """
+        return self._flush()
+
+    def conclude(self) -> Answer:
+        """The answer to a segment at its end, behind its last frame; :meth:`reset` starts the next one.
+
+        Raises:
+            Unsupported: the model answers at every frame of a stream.
+            InputError: there was no frame.
+        """
+        if not isinstance(self._decider, SegmentDecider):
+            raise Unsupported(f"{self.manifest.name} answers at every frame: only a segment has an answer at its end")
+        rest = self.flush()
+        return self._decider.conclude(rest[-1] if len(rest) else None)
+
     def run(self, x: Any) -> Floats:
         """Step over frames (T, C) from the current state; returns the logits (T, K), a copy.
+
+        Row t speaks of frame t - L of a model that looks L frames ahead; :meth:`flush` has what is left.
 
         Raises:
             InputError: another shape.
@@ -104,10 +137,12 @@ class Session:
     def save(self, path: str | Path | None = None) -> bytes:
         """The carried state as the bytes of an npz file, written to ``path`` where one is given.
 
-        The decision rule's averages are not in it: after :meth:`restore` the answer starts from the next frame.
+        How many frames were decided on is in it, and of a segment all that its answer depends on. The averages of a
+        stream's decision rule are not: after :meth:`restore` its answer starts from the next frame.
         """
         buffer = io.BytesIO()
-        held = {**self.state, _OWNER: np.array(self._identity)}
+        decided = {f"{_DECIDED}{name}": array for name, array in self._decider.held().items()}
+        held = {**self.state, **decided, _OWNER: np.array(self._identity)}
         np.savez(buffer, **held)  # type: ignore[arg-type]  # the names are not savez's own keyword
         content = buffer.getvalue()
         if path is not None:
@@ -115,7 +150,10 @@ class Session:
         return content
 
     def restore(self, saved: bytes | str | Path) -> None:
-        """Continue from what :meth:`save` gave, bytes or a path; the answer starts anew.
+        """Continue from what :meth:`save` gave, bytes or a path, in the middle of the stream or segment.
+
+        The answer to a stream starts anew, and a segment that was answered stays answered. What was saved before frames
+        were counted is taken for the start of a recording.
 
         It must come from the same step program: in another engine, format or folder of it a state means the same, and
         in a program with other constants it means nothing, though it may have the same names and shapes.
@@ -130,8 +168,9 @@ class Session:
         if owner is None or str(owner) != self._identity:
             whose = "does not say of which model it is" if owner is None else "is of another model"
             raise InputError(f"{what} {whose}; this one is {self.manifest.name} in {self.folder.path}")
+        decided = {name: states.pop(name) for name in list(states) if name.startswith(_DECIDED)}
         self.state = states
-        self._decider.reset()
+        self._decider.resume({name.removeprefix(_DECIDED): array for name, array in decided.items()})
 
     @property
     def _identity(self) -> str:
@@ -169,3 +208,32 @@ class Session:
             f"<Session {manifest.name!r} on {self.engine}: {frame_width(manifest)} values at "
             f"{manifest.input.step_rate:g} Hz -> {len(self.labels)} logits, state of {manifest.state_size}>"
         )
+
+
+def _nothing_more(labels: int) -> Callable[[], Floats]:
+    return lambda: np.empty((0, labels), np.float32)
+
+
+def _looking_ahead(engine: Engine, manifest: Manifest) -> tuple[Callable[[Any], Floats], Callable[[], Floats]]:
+    """Step and flush of an engine whose file is told, behind the values of a frame, whether there is one."""
+    width = frame_width(manifest)
+    held, _ = frame_buffer(width + 1)
+    row, (values, live) = held[0], (memoryview(held[0, :width]), held[0, width:])  # type: ignore[arg-type]
+    live[:] = 1
+
+    def step(x: Any) -> Floats:
+        try:
+            values[:] = x
+        except NOT_A_FRAME:
+            row[:width] = as_frame(x, width)
+        return engine.step(row)
+
+    def flush() -> Floats:
+        rest = np.empty((manifest.input.look_ahead, len(manifest.labels)), np.float32)
+        row[:] = 0
+        for logits in rest:
+            logits[:] = engine.step(row)
+        live[:] = 1
+        return rest
+
+    return step, flush

@@ -106,5 +106,26 @@ def _open(folder: Folder, name: str) -> Engine:
         able = [other for other, entry in ENGINES.items() if entry.file in folder.manifest.files]
         mend = f"engines for what it holds: {', '.join(able)}" if able else f"run {folder.how_to_export}"
         raise Unsupported(f"{folder.path} holds no {kind.file}, which engine {name} runs; {mend}")
+    if not kind.exact:
+        _refuse_rounded_neurons(folder, name)
     engine: Engine = getattr(import_module(kind.module), kind.opener)(folder)
     return engine
+
+
+def _refuse_rounded_neurons(folder: Folder, name: str) -> None:
+    """Refuse a spiking model with int8 layers in an engine that is not exact: one step in a current fires a neuron.
+
+    Raises:
+        Unsupported: the folder holds one.
+    """
+    from edgeseq.devices.compare import integer_layers, spiking  # here: no other engine reads the program to start
+    from edgeseq.program import Program
+
+    if JSON_NAME not in folder.manifest.files:
+        return
+    program = Program.read(folder.path)
+    if spiking(program) and integer_layers(program):
+        raise Unsupported(
+            "int8 spiking models run on LiteRT with XNNPACK, ONNX Runtime or numpy (engines litert, onnxruntime, "
+            f"numpy): {name} rounds int8 layers in its own way, and other neurons would fire; use a float32 model"
+        )

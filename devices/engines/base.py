@@ -51,8 +51,9 @@ class Engine:
     """One loaded model with its carried state.
 
     ``step`` takes a frame (C,) or (1, C) and returns logits (K,), which the next call may overwrite; a float32 array
-    (C,) is the fastest. It raises InputError for any other shape and looks at nothing else. ``get_state`` returns a
-    copy (S,); ``set_state`` takes (S,). ``facts`` says which runtime, version and number of threads.
+    (C,) is the fastest. It raises InputError for any other shape and looks at nothing else. C is the file's
+    :func:`input_width` here. ``get_state`` returns a copy (S,); ``set_state`` takes (S,). ``facts`` says which runtime,
+    version and number of threads.
     """
 
     name: str
@@ -67,10 +68,15 @@ def frame_width(manifest: Manifest) -> int:
     return len(manifest.input.channels) * manifest.input.samples_per_step
 
 
+def input_width(manifest: Manifest) -> int:
+    """The values that a model file takes: a frame, and of a model that looks ahead whether there is one, 1 or 0."""
+    return frame_width(manifest) + (manifest.input.look_ahead > 0)
+
+
 def expected_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     """The shapes that a model file's four tensors must have, by name."""
     states = (1, manifest.state_size)
-    return {X: (1, frame_width(manifest)), STATE: states, Y: (1, len(manifest.labels)), NEXT_STATE: states}
+    return {X: (1, input_width(manifest)), STATE: states, Y: (1, len(manifest.labels)), NEXT_STATE: states}
 
 
 def check_tensors(file: Path, manifest: Manifest, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:

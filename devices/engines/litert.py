@@ -28,8 +28,8 @@ from edgeseq.devices.engines.base import (
     as_state,
     check_tensors,
     frame_buffer,
-    frame_width,
     initial_state,
+    input_width,
 )
 from edgeseq.devices.engines.integers import check_scales, check_unquantized, count_matmuls
 from edgeseq.errors import GateFailed, InputError, Unsupported
@@ -152,7 +152,7 @@ def _indices(file: Path, folder: Folder, interpreter: Any) -> dict[str, int]:
 
 
 def _bind(folder: Folder, name: str, interpreter: Any, indices: dict[str, int], facts: Facts) -> Engine:
-    width, size = frame_width(folder.manifest), folder.manifest.state_size
+    width, size = input_width(folder.manifest), folder.manifest.state_size
     frame, values = frame_buffer(width)
     x, before, y, after = (indices[key] for key in (X, STATE, Y, NEXT_STATE))
     # Local names: the step below is the whole path of a frame, and every attribute looked up there is paid each time.

@@ -14,8 +14,8 @@ from edgeseq.devices.engines.base import (
     as_state,
     expected_shapes,
     frame_buffer,
-    frame_width,
     initial_state,
+    input_width,
 )
 from edgeseq.errors import GateFailed
 from edgeseq.folder import Folder
@@ -71,7 +71,7 @@ def pack(manifest: Manifest, states: dict[str, Floats]) -> Floats:
 
 
 def _bind(manifest: Manifest, program: Program, watch: Watch | None) -> Engine:
-    width, size = frame_width(manifest), manifest.state_size
+    width, size = input_width(manifest), manifest.state_size
     frame, values = frame_buffer(width)
     compute = interpret(program, watch)
     # Packed only when somebody asks: packing after every step would cost as much as a small model.

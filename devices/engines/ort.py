@@ -22,8 +22,8 @@ from edgeseq.devices.engines.base import (
     as_state,
     check_tensors,
     frame_buffer,
-    frame_width,
     initial_state,
+    input_width,
 )
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import MODEL_FILES, NEXT_STATE, STATE, Folder, X, Y
@@ -87,7 +87,7 @@ def _bind(manifest: Manifest, session: Any, facts: Facts) -> Engine:
     answer = np.zeros((1, len(manifest.labels)), np.float32)
     logits: Floats = answer[0]
     states: tuple[Floats, Floats] = np.zeros((1, size), np.float32), np.zeros((1, size), np.float32)
-    width = frame_width(manifest)
+    width = input_width(manifest)
     frame, values = frame_buffer(width)
 
     def binding(before: Floats, after: Floats) -> Any:

@@ -72,7 +72,8 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model folder and what was measured with it. ``rate`` is in steps per second; ``file_bytes`` by format.
 
-    ``people`` is how many the scores are of; without scores, ``unscored`` says why.
+    ``people`` is how many the scores are of, 0 where nobody knows; ``task``: of every "frame" or of every "segment";
+    without scores, ``unscored`` says why.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     facts_at_end: Facts
     engines: tuple[EngineRow, ...]
     people: int = 0
+    task: str = "frame"
     unscored: str = ""
 
     @property

@@ -89,6 +89,7 @@ def gather(
         facts_at_end=report.facts_at_end,
         engines=tuple(_row(entry, scores.get(entry.engine)) for entry in report.engines),
         people=people,
+        task=folder.manifest.task,
         unscored=unscored,
     )
 

@@ -106,7 +106,9 @@ def times(before: float, after: float, less: str, more: str, same: str) -> str:
 
 
 def people(number: int) -> str:
-    """``1 person``, ``2 people``."""
+    """``1 person``, ``2 people``; of nobody knows whom, ``recordings``."""
+    if not number:
+        return "recordings"
     return "1 person" if number == 1 else f"{number:,} people"
 
 

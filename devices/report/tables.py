@@ -115,7 +115,12 @@ def accuracy(report: Report) -> Table:
         rows += [*_teacher_rows(report, group), *_baseline_rows(report, group)]
         notes += _accuracy_notes(report, group)
     rate = f" Measured on {report.scored_on}." if any(scored_row(m) for m in report.models) else ""
-    notes.insert(0, f"Percent of the test people's frames, without the first seconds of each recording.{rate}")
+    counted = {
+        "frame": "the test people's frames, without the first seconds of each recording",
+        "segment": "the segments that nothing was learned from or chosen on",
+    }
+    tasks = dict.fromkeys(model.task for model in report.models)
+    notes.insert(0, f"Percent of {', and of '.join(counted[task] for task in tasks)}.{rate}")
     if any(cells[2].startswith("(") or cells[4].startswith("(") for cells in rows):
         notes.append("In brackets: what torch found at training, not measured in the engine.")
     return Table(
@@ -184,7 +189,8 @@ def _accuracy_notes(report: Report, group: Sequence[Model]) -> Iterable[str]:
             if baseline.missing:
                 yield f"There is no {baseline.name} to compare with: {baseline.missing}."
             elif baseline.plain:
-                yield f"The {baseline.name} answered {count(baseline.plain.frames)} frames of the same people."
+                what = "segments" if group[0].task == "segment" else "frames of the same people"
+                yield f"The {baseline.name} answered {count(baseline.plain.frames)} {what}."
     for model in group:
         if model.unscored:
             yield f"{model.name} was not scored here: {model.unscored}."

@@ -81,7 +81,7 @@ def _right(report: Report, group: Sequence[Model]) -> Iterator[str]:
         shares += [f"a {b.name} in {percent(b.plain.accuracy)} %" for b in baselines if b.plain]
         whose = people(rows[0][0].people)
         yield (
-            f"Of {plural(first.frames, 'frame')} of {whose} never seen in training, {', '.join(shares)}; "
+            f"Of {plural(first.frames, rows[0][0].task)} of {whose} never seen in training, {', '.join(shares)}; "
             f"always naming the most common label would be right in {percent(majority(first)[0])} %."
         )
     for model in group:

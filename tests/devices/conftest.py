@@ -50,6 +50,17 @@ def gated_program(seed: int = 0, channels: int = 3, labels: int = 4) -> Program:
     return builder.finish(y, {"slow.m": memory, "cell.h": hidden})
 
 
+def late_program(look_ahead: int, labels: int = 4) -> Program:
+    """y is the frame (one value a label) of ``look_ahead`` calls ago; behind its values comes whether there is one."""
+    builder = Builder(Value("x", (1, labels + 1)), [Value("past", (1, look_ahead * labels))])
+    frame = builder.add("slice", "x", axis=1, start=0, stop=labels)
+    both = builder.add("concat", "past", frame, axis=1)
+    oldest = builder.add("slice", both, axis=1, start=0, stop=labels)
+    y = builder.add("linear", oldest, builder.constant("v", 10 * np.eye(labels, dtype=np.float32)))
+    past = builder.add("slice", both, axis=1, start=labels, stop=(look_ahead + 1) * labels)
+    return builder.finish(y, {"past": past})
+
+
 PROGRAMS = {"leaky": leaky_program, "gated": gated_program}
 
 
@@ -138,6 +149,23 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
     def make(program: Program, name: str = "model", **options: object) -> Path:
         return write_folder(tmp_path / name, program, **options)
+
+    return make
+
+
+@pytest.fixture
+def looking_ahead(make_folder: Callable[..., Path]) -> Callable[..., Path]:
+    """A folder of a model that says of each frame where it is largest, some calls later: ``looking_ahead(calls)``."""
+
+    def make(look_ahead: int, **options: object) -> Path:
+        source = Input(
+            tuple(Channel(f"c{c}", "") for c in range(4)),
+            50.0,
+            Normalization((0.0,) * 4, (1.0,) * 4),
+            look_ahead=look_ahead,
+        )
+        fields = {"decision": Decision(), **options}
+        return make_folder(late_program(look_ahead), f"late{look_ahead}", input=source, **fields)
 
     return make
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseq.devices.decide import UNKNOWN, Answer, Decider
+from edgeseq.devices.decide import UNKNOWN, Answer, Decider, SegmentDecider
+from edgeseq.early import Segments, by_confidence
 from edgeseq.errors import InputError
-from edgeseq.manifest import Decision
+from edgeseq.manifest import Decision, Early
 
 LABELS = ("sit", "walk", "run")
 RATE = 50.0
@@ -152,3 +153,80 @@ def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_large_logits_do_not_overflow() -> None:
     (answer,) = play(Decision(), [[1e30, -1e30, 0.0]])
     assert answer == Answer("sit", 1.0, True)
+
+
+RULES = st.builds(
+    Early,
+    confidence=st.sampled_from([0.3, 0.5, 0.7, 0.9, 0.99, 1.0]),
+    earliest=st.sampled_from([0.0, 0.02, 0.1, 0.4]),
+    hold=st.sampled_from([0.0, 0.02, 0.06, 0.2]),
+    temperature=st.sampled_from([0.3, 1.0, 2.5]),
+    growth=st.sampled_from([-0.5, 0.0, 1.0]),
+)
+
+
+def hear(decide: SegmentDecider, rows: list, look_ahead: int) -> list[Answer]:
+    """The answers as a session gives them: after each frame, and at the end, where a flush says the rest."""
+    logits, late = np.float32(rows), min(look_ahead, len(rows))
+    nothing = np.full((late, 3), 50, np.float32)
+    answers = [decide(row) for row in (*nothing, *logits[: len(rows) - late])]
+    return [*answers, decide.conclude(logits[-1] if look_ahead else None)]
+
+
+@given(st.lists(streams, min_size=1, max_size=3), RULES, st.integers(0, 5))
+def test_a_segment_is_answered_as_the_rule_does_for_whole_segments_frame_for_frame(
+    recordings: list, rule: Early, look_ahead: int
+) -> None:
+    logits = [np.float32(rows) for rows in recordings]
+    whole = Segments(logits, np.zeros(len(logits), np.int64), RATE, look_ahead)
+    expected = by_confidence(whole, rule, [1.0, rule.confidence])
+    decide = SegmentDecider(rule, LABELS, RATE, look_ahead)
+    for k, p in enumerate(whole.probabilities(rule)):
+        decide.reset()
+        *before, last = hear(decide, recordings[k], look_ahead)
+        used = next((t + 1 for t, answer in enumerate(before) if answer.final), len(before))
+        assert (LABELS.index(last.label), used) == (expected.labels[k, 1], expected.used[k, 1])
+        for t, answer in enumerate(before):
+            if answer.final:
+                assert (answer.label, answer.probability) == (last.label, last.probability)
+            else:
+                assert (answer.label, answer.changed) == (UNKNOWN, t == 0)
+                assert answer.probability == (p[t - look_ahead].max() if t >= look_ahead else 0.0)
+        if not any(answer.final for answer in before):
+            assert last.probability == p[-1].max()
+
+
+@given(streams, RULES)
+def test_a_segments_answer_is_new_once_and_a_reset_forgets_it(rows: list, rule: Early) -> None:
+    decide = SegmentDecider(rule, LABELS, RATE)
+    first = hear(decide, rows, 0)
+    assert sum(answer.changed and answer.final for answer in first) == 1
+    assert decide.conclude() == first[-1]._replace(changed=False)
+    decide.reset()
+    assert hear(decide, rows, 0) == first
+
+
+def test_without_a_rule_a_segment_is_answered_at_its_end() -> None:
+    decide = SegmentDecider(None, LABELS, RATE)
+    assert [decide(sure(0, 0.999)) for _ in range(3)][-1].label == UNKNOWN
+    answer = decide.conclude()
+    assert (answer.label, answer.final) == ("sit", True)
+    assert answer.probability == pytest.approx(0.999)
+
+
+def test_the_last_logits_are_kept_where_the_engine_overwrites_them() -> None:
+    decide, buffer = SegmentDecider(None, LABELS, RATE), sure(1)
+    decide(buffer)
+    buffer[:] = sure(2)
+    assert decide.conclude().label == "walk"
+
+
+@pytest.mark.parametrize("look_ahead", [0, 2])
+def test_a_segment_without_a_frame_has_no_answer(look_ahead: int) -> None:
+    with pytest.raises(InputError, match="no frame"):
+        SegmentDecider(None, LABELS, RATE, look_ahead).conclude(sure(0) if look_ahead else None)
+
+
+def test_logits_of_another_shape_are_refused_for_a_segment_too() -> None:
+    with pytest.raises(InputError, match="logits have shape"):
+        SegmentDecider(None, LABELS, RATE)(np.zeros(4, np.float32))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeseq.devices.check import wide_states
 from edgeseq.devices.engines import open_engine
 from edgeseq.errors import GateFailed
 from edgeseq.folder import new_folder, open_folder, seal
@@ -135,3 +136,33 @@ def test_a_quantized_input_or_output_fails_the_gate(integer_folder: Path, tmp_pa
 def test_a_file_that_is_only_packed_anew_is_taken(integer_folder: Path, tmp_path: Path) -> None:
     same = changed(integer_folder, tmp_path / "same", lambda tensors: None)
     assert open_engine(same, "litert").facts["integer_matmuls"] == 2
+
+
+def keeping(recurrent: bool) -> Program:
+    """A state that is what an int8 layer answers: to the frame alone, or to its own value too."""
+    b = Builder(Value("x", (1, 3)), [Value("h", (1, 2, 3))])
+    before = b.add("slice", "h", axis=1, start=1, stop=2)
+    last = b.add("reshape", before, shape=[1, 3])
+    read = b.add("add", "x", last) if recurrent else "x"
+    q = b.add("quantize", read, scale=0.03125, zero=5)
+    weight = b.constant("w", np.eye(3, dtype=np.int8) * 100)
+    bias, scale = b.constant("b", np.zeros(3, np.int32)), b.constant("s", np.full(3, 0.01, np.float32))
+    q = b.add("qlinear", q, weight, bias, scale, x_scale=0.03125, x_zero=5, y_scale=0.0625, y_zero=0)
+    answer = b.add("dequantize", q, scale=0.0625, zero=0)
+    after = b.add("concat", before, b.add("reshape", answer, shape=[1, 1, 3]), axis=1)
+    return b.finish(last, {"h": after})
+
+
+def test_a_state_that_an_int8_layer_makes_of_itself_is_not_wide_and_one_that_only_waits_is():
+    (rounded,), (waiting,) = (wide_states(keeping(recurrent), "float32") for recurrent in (True, False))
+    assert not rounded.passed
+    assert rounded.note == "rounded: h"
+    assert waiting.passed
+    assert wide_states(keeping(True), "int8") == []
+
+
+def test_a_state_that_is_quantized_and_read_back_is_not_wide():
+    b = Builder(Value("x", (1, 3)), [Value("h", (1, 3))])
+    q = b.add("quantize", b.add("add", "x", "h"), scale=0.03125, zero=5)
+    (link,) = wide_states(b.finish("x", {"h": b.add("dequantize", q, scale=0.03125, zero=5)}), "float32")
+    assert not link.passed

@@ -11,6 +11,7 @@ import pytest
 import edgeseq
 from edgeseq.devices.session import Session
 from edgeseq.errors import InputError
+from edgeseq.manifest import Decision, Early
 from edgeseq.program import Program
 
 
@@ -191,4 +192,79 @@ def test_a_state_that_does_not_say_whose_it_is_is_refused(folder: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **session.state)
     with pytest.raises(InputError, match="does not say of which model it is"):
+        session.restore(buffer.getvalue())
+
+
+def test_a_restored_stream_is_in_its_middle(looking_ahead: Callable[..., Path], engine_name: str) -> None:
+    folder, x = looking_ahead(3), np.eye(4, dtype=np.float32)
+    for cut in range(5):
+        session, fresh = Session(folder, engine_name), Session(folder, engine_name)
+        for k in range(cut):
+            session.decide(session.step(x[k % 4]))
+        fresh.restore(session.save())
+        for k in range(cut, 8):
+            answer = fresh.decide(fresh.step(x[k % 4]))
+            assert answer.label == ("unknown" if k < 3 else f"label{(k - 3) % 4}")
+            assert answer.changed or k not in (cut, 3)
+        session.reset()
+        fresh.restore(session.save())
+        assert [fresh.decide(fresh.step(x[k])).label for k in range(4)] == ["unknown"] * 3 + ["label0"]
+
+
+@pytest.mark.parametrize("cut", range(0, 14, 2))
+def test_a_restored_segment_is_answered_as_if_it_had_never_been_left(
+    make_folder: Callable[..., Path], programs: dict[str, Callable[..., Program]], cut: int
+) -> None:
+    rule = Early(confidence=0.6, earliest=0.1, hold=0.06, temperature=0.7, growth=0.2)
+    folder = make_folder(programs["leaky"](), task="segment", decision=Decision(early=rule))
+    finals = set()
+    for x in golden(folder)["x"][:420].reshape(30, 14, 3):
+        whole, fresh = Session(folder, "numpy"), Session(folder, "numpy")
+        expected = [whole.decide(whole.step(frame)) for frame in x[:cut]]
+        fresh.restore(whole.save())
+        if cut:
+            again = Session(folder, "numpy")
+            again.restore(whole.save())
+            assert again.conclude()[:2] == fresh.conclude()[:2]
+            fresh.restore(whole.save())
+        expected += [whole.decide(whole.step(frame)) for frame in x[cut:]]
+        found = [fresh.decide(fresh.step(frame)) for frame in x[cut:]]
+        for one, other in zip(found, expected[cut:], strict=True):
+            assert (one.label, one.probability, one.final) == (other.label, other.probability, other.final)
+            assert one.changed == other.changed or not one.final
+        assert fresh.conclude()[:2] == whole.conclude()[:2]
+        finals.add(next((t for t, answer in enumerate(expected) if answer.final), None))
+    assert len(finals) > 2
+
+
+def test_a_state_saved_before_frames_were_counted_starts_a_recording(looking_ahead: Callable[..., Path]) -> None:
+    session = Session(looking_ahead(1), "numpy")
+    session.decide(session.step(np.eye(4, dtype=np.float32)[2]))
+    with np.load(io.BytesIO(session.save())) as stored:
+        entries = {name: stored[name] for name in stored.files}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: array for name, array in entries.items() if not name.startswith("edgeseq:decided")})
+    session.restore(buffer.getvalue())
+    x = np.zeros(4, np.float32)
+    assert session.decide(session.step(x)).label == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("frames", wrong) for wrong in (-1, 0.5, [1, 2], "many")],
+        *[("answer", wrong) for wrong in ([7, 0.5], [np.nan, 0.5], [1])],
+        ("run", [1]),
+        ("logits", [0, 1]),
+    ],
+)
+def test_a_saved_state_that_counts_what_cannot_be_is_refused(
+    make_folder: Callable[..., Path], programs: dict[str, Callable[..., Program]], name: str, value: object
+) -> None:
+    session = Session(make_folder(programs["leaky"](), task="segment"), "numpy")
+    with np.load(io.BytesIO(session.save())) as stored:
+        entries = {key: stored[key] for key in stored.files}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{**entries, f"edgeseq:decided.{name}": np.array(value)})
+    with pytest.raises(InputError, match="saved"):
         session.restore(buffer.getvalue())

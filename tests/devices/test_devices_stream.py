@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from edgeseq.devices.__main__ import main
+from edgeseq.devices.decide import Answer
 from edgeseq.devices.session import Session
-from edgeseq.devices.stream import checked_frame, read_csv, stream
-from edgeseq.errors import InputError
+from edgeseq.devices.stream import Segment, SegmentAnswer, checked_frame, read_csv, stream, stream_segments
+from edgeseq.early import Segments, by_confidence
+from edgeseq.errors import InputError, Unsupported
+from edgeseq.manifest import Decision, Early
+from edgeseq.program import Program
 
 
 def golden_x(folder: Path, count: int) -> np.ndarray:
@@ -156,3 +160,112 @@ def test_an_endless_stream_keeps_a_bounded_number_of_latencies_and_changes(
     assert seen == [7]
     assert document["summary"]["frames"] == 2000
     assert len(document["changes"]) == 2 < document["summary"]["changes"]
+
+
+@pytest.fixture
+def of_segments(make_folder: Callable[..., Path], programs: dict[str, Callable[..., Program]]) -> Path:
+    """A model of segments with a rule for early answers."""
+    rule = Early(confidence=0.6, earliest=0.06, hold=0.04, temperature=0.7, growth=0.2)
+    return make_folder(programs["leaky"](), task="segment", decision=Decision(early=rule))
+
+
+def cut(folder: Path, count: int) -> list[np.ndarray]:
+    """Recordings of 1, 2, ... frames up to ``count``."""
+    x, ends = golden_x(folder, count * (count + 1) // 2), np.arange(1, count + 1).cumsum()
+    return np.split(x, ends[:-1])
+
+
+def test_each_segment_is_answered_from_the_start_as_the_rule_says(of_segments: Path, engine_name: str) -> None:
+    session, other = Session(of_segments, engine_name), Session(of_segments, engine_name)
+    recordings, seen = cut(of_segments, 25), list[SegmentAnswer]()
+    targets = [k % 5 - 1 for k in range(25)]  # of 4 labels, and of some nobody knows it
+    given = [Segment(iter(x), target) for x, target in zip(recordings, targets, strict=True)]
+    summary = stream_segments(session, given, speed=0, on_answer=seen.append)
+    logits = []
+    for x in recordings:
+        other.reset()
+        logits.append(other.run(x))
+    rule = other.manifest.decision.early
+    assert rule is not None
+    expected = by_confidence(Segments(logits, np.array(targets), 50.0), rule, [1.0, rule.confidence])
+    assert [other.labels.index(answer.label) for answer in seen] == expected.labels[:, 1].tolist()
+    assert [answer.used for answer in seen] == expected.used[:, 1].tolist()
+    assert [(answer.number, answer.frames, answer.target) for answer in seen] == [
+        (k, len(x), target) for k, (x, target) in enumerate(zip(recordings, targets, strict=True))
+    ]
+    early = [answer for answer in seen if answer.used < answer.frames]
+    assert 3 < len(early) < 25
+    shares = expected.used[:, 1] / np.arange(1, 26)
+    assert (summary.segments, summary.frames, summary.steps) == (25, 325, expected.used[:, 1].sum())
+    assert (summary.share, summary.share_p90) == pytest.approx((shares.mean(), np.percentile(shares, 90)))
+    right = [answer.label == f"label{answer.target}" for answer in seen if answer.target >= 0]
+    assert summary.accuracy == pytest.approx(np.mean(right))
+
+
+def test_frames_of_a_model_of_segments_are_one_segment_that_ends_with_them(of_segments: Path) -> None:
+    session, seen, answers = Session(of_segments, "numpy"), list[SegmentAnswer](), list[Answer]()
+    recordings = cut(of_segments, 25)
+    stream_segments(session, map(Segment, recordings), speed=0, on_answer=seen.append)
+    for x, expected in zip(recordings, seen, strict=True):
+        answers.clear()
+        session.reset()
+        stream(session, x, speed=0, on_answer=lambda _, answer: answers.append(answer))
+        assert [answer.final for answer in answers] in ([True], [False, True])
+        assert (answers[-1].label, answers[-1].probability) == (expected.label, expected.probability)
+
+
+def test_pacing_of_segments_lets_the_frames_behind_an_answer_pass(of_segments: Path) -> None:
+    recordings = cut(of_segments, 8)
+    summary = stream_segments(Session(of_segments, "numpy"), map(Segment, recordings), rate=200.0, speed=2.0)
+    assert summary.steps < summary.frames
+    assert summary.seconds >= (36 - 8) / 400  # when the last segment starts; later is the machine's affair
+
+
+def test_a_segment_without_a_frame_is_refused(of_segments: Path) -> None:
+    with pytest.raises(InputError, match="the segment has no frame"):
+        stream_segments(
+            Session(of_segments, "numpy"), [Segment(golden_x(of_segments, count)) for count in (2, 0)], speed=0
+        )
+
+
+def test_no_segments_have_an_empty_summary(of_segments: Path) -> None:
+    summary = stream_segments(Session(of_segments, "numpy"), [], speed=0)
+    assert (summary.segments, summary.share, summary.accuracy) == (0, None, None)
+
+
+def test_a_model_of_frames_has_no_segments_to_answer(folder: Path) -> None:
+    with pytest.raises(Unsupported, match="answers at every frame"):
+        stream_segments(Session(folder, "numpy"), [Segment(golden_x(folder, 5))], speed=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_a_model_that_looks_ahead_answers_every_frame_when_the_source_ends(
+    looking_ahead: Callable[..., Path], engine_name: str, count: int
+) -> None:
+    session, seen = Session(looking_ahead(2), engine_name), list[tuple[float, str]]()
+    targets = [k % 4 for k in range(count)]
+    frames = np.eye(4, dtype=np.float32)[targets]
+    summary = stream(session, frames, speed=0, targets=targets, on_answer=lambda s, answer: seen.append((s, answer[0])))
+    assert (summary.frames, summary.accuracy, summary.answer_accuracy) == (count, 1.0, 1.0)
+    answers = [((k + 2) / 50, f"label{target}") for k, target in enumerate(targets)]
+    assert seen == [(0.0, "unknown"), *answers]
+    assert summary.changes == len(seen)
+    wrong = [targets[0], *((target + 1) % 4 for target in targets[1:])]
+    session.reset()
+    assert stream(session, frames, speed=0, targets=wrong).accuracy == pytest.approx(1 / count)
+
+
+def test_a_stream_of_nothing_is_not_flushed(looking_ahead: Callable[..., Path]) -> None:
+    summary = stream(Session(looking_ahead(2), "numpy"), [], speed=0, targets=[])
+    assert (summary.frames, summary.changes, summary.accuracy) == (0, 0, None)
+
+
+def test_each_stream_of_a_model_of_segments_is_a_segment_of_its_own(of_segments: Path) -> None:
+    session, answers = Session(of_segments, "numpy"), list[tuple[float, Answer]]()
+    recordings = cut(of_segments, 12)[-3:]
+    alone = []
+    for x in recordings:
+        stream(Session(of_segments, "numpy"), x, speed=0, on_answer=lambda *given: alone.append(given))
+        stream(session, x, speed=0, on_answer=lambda *given: answers.append(given))
+    assert answers == alone
+    assert sum(answer.final for _, answer in answers) == 3
