@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeseq.cli.captured import Captured, captured
 from edgeseq.cli.export import show_proof
-from edgeseq.cli.output import Document, Json, Show, installed, kilobytes, percent, typed
+from edgeseq.cli.output import Document, Json, Show, counted, installed, kilobytes, percent, typed
 from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import MODEL_FILES, Folder, open_folder, pretrained
 
 if TYPE_CHECKING:
-    from edgeseq.manifest import Manifest, MemoryForm, Stage
+    from edgeseq.manifest import Manifest, Stage
     from edgeseq.program import Program
 
 SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's seven exercises
@@ -25,10 +25,22 @@ SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's sev
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A model folder.")],
     program: Annotated[bool, typer.Option("--program", help="List every node of the step program.")] = False,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Count operations on real frames and estimate their energy, instead.")
+    ] = False,
+    beside: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="With --energy: a model to compare with; repeatable.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="With --energy: recordings, in place of the golden frames.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="With --energy: how many frames at most.", callback=counted)
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     json: Json = False,
 ) -> Document:
-    """Show what a model folder holds, costs, and how it was made.
+    """Show what a model folder holds, costs, and how it was made; with --energy, how busy it is on real frames.
 
     A model that is not exported yet is counted on the step program that it would have, where torch is installed.
 
@@ -36,20 +48,27 @@ def inspect(
     """
     show = Show(json)
     opened = open_folder(folder)
+    if energy:
+        from edgeseq.cli.energy import show_energy
+
+        if program:
+            raise InputError("--program lists the step program and --energy counts it: give one or the other")
+        return show_energy(show, opened, beside or [], data=data, frames=frames, trust=trust)
+    if beside or data is not None or frames is not None:
+        raise InputError("--beside, --data and --frames say what --energy is counted on: pass --energy too")
     manifest = opened.manifest
-    counted = _counted(opened, trust=trust)
-    step = counted.program
-    if program and step is None:
-        raise InputError(f"{folder} holds no step program: run {opened.how_to_export} ({counted.missing})")
+    step = captured(opened, trust=trust)
+    if program and step.program is None:
+        raise InputError(f"{folder} holds no step program: run {opened.how_to_export} ({step.missing})")
     trained = _trained(opened, trust=trust)
     _show_model(show, manifest)
     show.table(
         ["state", "dtype", ">offset", ">shape", ">starts from"],
         [[s.name, s.dtype, str(s.offset), "×".join(map(str, s.shape)), f"{s.initial:g}"] for s in manifest.states],
     )
-    _show_costs(show, counted, trained)
-    if step is not None and program:
-        _show_nodes(show, step)
+    _show_costs(show, step, trained)
+    if step.program is not None and program:
+        _show_nodes(show, step.program)
     if manifest.facts:
         show.table(["fact", ">value"], [[_spoken(name), f"{value:,.6g}"] for name, value in manifest.facts.items()])
     show.table(
@@ -66,39 +85,7 @@ def inspect(
     export = ("export", folder, "--out", f"{folder}-export", *foreign)
     following = ("stream", folder) if opened.formats else export
     show.next(*following)
-    return {**_document(opened, step, trained, every_node=program), "next": typed(*following)}
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """The step program of a folder, captured in memory where it has none, and the forms of its linear memories.
-
-    Without a program, what is ``missing`` for one.
-    """
-
-    program: Program | None = None
-    memories: Mapping[str, MemoryForm] = field(default_factory=dict)
-    missing: str = ""
-
-
-def _counted(folder: Folder, *, trust: bool) -> _Counted:
-    from edgeseq.program import Program
-    from edgeseq.program.graph import JSON_NAME
-
-    if JSON_NAME in folder.manifest.files:
-        return _Counted(Program.read(folder.path), folder.manifest.memories)
-    if not installed("torch"):
-        return _Counted(missing="torch is not installed here, and without it only exported folders are counted")
-    from edgeseq.export.capture import capture
-    from edgeseq.export.lower import lower
-    from edgeseq.models.store import load_model
-
-    try:
-        model = load_model(folder, trust=trust)
-        form = lower(model)
-        return _Counted(capture(form, model.input_size), form.memories)
-    except EdgeseqError as error:
-        return _Counted(missing=str(error))
+    return {**_document(opened, step.program, trained, every_node=program), "next": typed(*following)}
 
 
 def _trained(folder: Folder, *, trust: bool) -> int | None:
@@ -123,12 +110,29 @@ def _state(manifest: Manifest) -> str:
     return kind if kind == "float32" else f"rounded to {kind}, carried as float32"
 
 
+def _rule(manifest: Manifest) -> str:
+    rule = manifest.decision
+    if manifest.task == "frame":
+        return f"smoothing {rule.smoothing:g} s, enter {rule.enter:g}, dwell {rule.dwell:g} s"
+    early = rule.early
+    if early is None:
+        return "the largest logit at the segment's end"
+    return (
+        f"as soon as a probability exceeds {early.confidence:.3f}, after {early.earliest:g} s or more, for "
+        f"{early.hold:g} s; else at the segment's end"
+    )
+
+
+def _members(part: str, subjects: Sequence[str]) -> str:
+    """Who is in a part of the split; "rule" says how it was made, where that was not by subject."""
+    return ", ".join(subjects) if part == "rule" else f"subjects {', '.join(subjects)}"
+
+
 def _show_model(show: Show, manifest: Manifest) -> None:
     source = manifest.input
     channels = ", ".join(
         f"{channel.name} ({channel.unit})" if channel.unit else channel.name for channel in source.channels
     )
-    rule = manifest.decision
     rows = [
         ("model", f"{manifest.name}, family {manifest.family} {_arguments(manifest.arguments)}"),
         (
@@ -136,35 +140,41 @@ def _show_model(show: Show, manifest: Manifest) -> None:
             f"{channels} at {source.rate:g} Hz, look-ahead {source.look_ahead}",
         ),
         ("answers", f"one at every {manifest.task}: {', '.join(manifest.labels)}"),
-        ("decision", f"smoothing {rule.smoothing:g} s, enter {rule.enter:g}, dwell {rule.dwell:g} s"),
+        ("decision", _rule(manifest)),
         ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}"),
         ("reset", manifest.reset),
     ]
-    rows += [(part, f"subjects {', '.join(subjects)}") for part, subjects in manifest.split.items()]
+    rows += [(part, _members(part, subjects)) for part, subjects in manifest.split.items()]
     metrics = manifest.metrics
     if "test_accuracy" in metrics:
-        scores = f"{percent(metrics['test_accuracy'])} of the frames, macro-F1 {percent(metrics.get('test_macro_f1'))}"
-        rows.append(("tested", f"{scores}, {percent(metrics.get('test_accuracy_smoothed'))} smoothed"))
+        scores = f"{percent(metrics['test_accuracy'])} of the {manifest.task}s"
+        scores += f", macro-F1 {percent(metrics.get('test_macro_f1'))}"
+        if "test_accuracy_smoothed" in metrics:
+            scores += f", {percent(metrics['test_accuracy_smoothed'])} smoothed"
+        rows.append(("tested", scores))
     else:
         rows += [(_spoken(name), f"{value:.4g}") for name, value in metrics.items()]
+    if "spike_flips" in metrics:
+        share = f"{percent(metrics['spike_rate'])} of all that could be"
+        rows.append(("spikes", f"{share}; {percent(metrics['spike_flips'])} are otherwise than in the float model"))
     show.facts(rows)
     show.line()
 
 
-def _show_costs(show: Show, counted: _Counted, trained: int | None) -> None:
+def _show_costs(show: Show, step: Captured, trained: int | None) -> None:
     from edgeseq.program import cost
 
-    program = counted.program
+    program = step.program
     rows = [("parameters", "not known here" if trained is None else f"{trained:,} trained")]
     if program is None:
-        rows.append(("costs", f"not counted: {counted.missing}"))
+        rows.append(("costs", f"not counted: {step.missing}"))
     else:
         spent, constants = cost(program), sum(array.size for array in program.constants.values())
         counts = Counter(node.operator for node in program.nodes)
         operators = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         rows += [
             ("step", f"{spent.nodes} nodes: {operators}"),
-            *((f"{block} memory", chosen.shown()) for block, chosen in counted.memories.items()),
+            *((f"{block} memory", chosen.shown()) for block, chosen in step.memories.items()),
             (
                 "costs",
                 f"{spent.macs:,} MACs, {spent.acs:,} ACs and {spent.elementwise:,} elementwise operations a step",
@@ -292,8 +302,12 @@ def _parameters() -> dict[str, int]:
     }
 
 
+def _subjects(number: int) -> str:
+    return f"{number} subjects" if number else "subjects unknown"
+
+
 def datasets(json: Json = False) -> Document:
-    """List the data sets that come with edgeseq.
+    """List the data sets that edgeseq knows by name.
 
     Example: edgeseq datasets
     """
@@ -304,7 +318,7 @@ def datasets(json: Json = False) -> Document:
         show.facts(
             [
                 (facts.name, facts.summary),
-                ("size", f"{facts.subjects} subjects, {facts.recordings} recordings, {facts.minutes:g} minutes"),
+                ("size", f"{_subjects(facts.subjects)}, {facts.recordings} recordings, {facts.minutes:g} minutes"),
                 ("frames", f"{facts.frames:,} at {facts.rate:g} Hz: {', '.join(facts.channels)}"),
                 ("labels", ", ".join(facts.labels)),
                 ("licence", facts.licence),

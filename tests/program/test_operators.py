@@ -2,7 +2,7 @@
 
 ``EXAMPLES`` has one entry per operator; a new operator needs one more. The further inputs of an operator are states
 that pass through a step unchanged; an operator of one input has a state that becomes the answer. An int8 input is made
-by quantizing a frame that holds its very values, and an int8 answer is dequantized.
+by quantizing a frame that holds its very values, and an int8 answer is dequantized. Several results are joined to one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
+from edgeseq.models import neurons
 from edgeseq.program import Builder, Program, Value, interpret, operator, operators
+from edgeseq.program.neurons import RESETS
 
 few = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -176,6 +178,26 @@ def qlinear_case(draw: Draw) -> Case:
     return Case((x, weight, bias, weight_scale), 3, grids)
 
 
+def neuron_case(names: int) -> Callable[[Draw], Case]:
+    """A current and ``names`` states, often at the threshold; then decays and the threshold, which are constants."""
+
+    def draw_case(draw: Draw) -> Case:
+        shape, reset = draw(frame_shapes()), draw(st.sampled_from(RESETS))
+        tensors = [tensor(draw, shape, -4, 4) for _ in range(1 + names)]
+        decays = [np.float32(draw(values(0, 1))) for _ in range(names)]
+        threshold = np.float32(draw(st.sampled_from([0.5, 1.0, 2.0]) | st.floats(0.015625, 4, width=32)))
+        rule = {"reset": reset, "delay": reset == "subtract_decayed" or draw(st.booleans())}
+        constants = [np.asarray(each) for each in (*decays, threshold)]
+        return Case((*tensors, *constants), len(constants), {**rule, "inclusive": draw(st.booleans())})
+
+    return draw_case
+
+
+def joined(function: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., torch.Tensor]:
+    """All results of an operator in a row."""
+    return lambda *inputs, **attributes: torch.cat(function(*inputs, **attributes), -1)
+
+
 def torch_quantize(x: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
     fake = torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)  # what is trained with
     return (torch.round(fake / scale) + zero).to(torch.int8)
@@ -227,6 +249,8 @@ EXAMPLES: dict[str, Example] = {
     "quantize": Example(quantize_case, torch_quantize),
     "dequantize": Example(dequantize_case, lambda q, scale, zero: (q.float() - zero) * scale),
     "qlinear": Example(qlinear_case, torch_qlinear),
+    "leaky": Example(neuron_case(1), joined(neurons.leaky)),
+    "synaptic": Example(neuron_case(2), joined(neurons.synaptic)),
 }
 
 
@@ -249,7 +273,9 @@ def program_of(name: str, case: Case) -> Program:
         inputs[0] = builder.add("greater", "x", builder.constant("zero", np.float32([0])))
     if case.inputs[0].dtype == np.int8:
         inputs[0] = builder.add("quantize", "x", **grid(name, case, 0))
-    y = builder.add(name, *inputs, **case.attributes)
+    y, *others = builder.add_all(name, *inputs, **case.attributes)
+    if others:
+        y = builder.add("concat", y, *others, axis=len(shape) - 1)
     if dtype == "bool":
         y = builder.add("where", y, builder.constant("one", np.float32([1])), builder.constant("none", np.float32([0])))
     if dtype == "int8":
@@ -280,7 +306,8 @@ def says(name: str, case: Case, dtype: type = np.float32) -> tuple[np.ndarray, n
     run = operator(name).run
     if name == "where":
         inputs[0] = inputs[0] > 0
-    found = np.asarray(run(*inputs, **case.attributes))
+    found = run(*inputs, **case.attributes)
+    found = np.concatenate(found, -1) if isinstance(found, tuple) else np.asarray(found)
     summed = name in ("linear", "sum", "mean")
     return found, run(*map(np.abs, inputs), **case.attributes) if summed else np.abs(found.astype(dtype))
 
@@ -322,7 +349,8 @@ def test_numpy_meaning_is_torchs(name, dtype, data):
     found = EXAMPLES[name].torch(*inputs, **case.attributes).numpy()
     assert expected.dtype == found.dtype  # a meaning that widens would hide what float32 does
     node = next(node for node in program_of(name, case).nodes if node.operator == name)
-    assert (node.output.shape, node.output.dtype) == (expected.shape, str(expected.dtype).replace("64", "32"))
+    shape = (*node.output.shape[:-1], node.output.shape[-1] * len(node.results)) if node.others else node.output.shape
+    assert (shape, node.output.dtype) == (expected.shape, str(expected.dtype).replace("64", "32"))
     tolerance = EXAMPLES[name].tolerance
     assert_close(found, expected, size, tolerance if dtype == "float32" else min(tolerance, 1e-12))
 

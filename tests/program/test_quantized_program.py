@@ -90,7 +90,9 @@ def test_an_operator_that_knows_no_int8_refuses_it(name):
     q = b.add("quantize", "x", **X)
     vector = b.constant("v", np.ones(3, np.float32))
     more = {"linear": [b.constant("w", np.ones((2, 3), np.float32))], "layer_norm": [vector, vector]}
+    more |= {"leaky": ["x", vector, vector], "synaptic": ["x", "x", vector, vector, vector]}
     given = {"axis": 1, "start": 0, "stop": 1, "axes": [1], "shape": [1, 3], "epsilon": 1e-5, **X}
+    given |= {"reset": "subtract", "delay": True, "inclusive": False}
     if name == "transpose":
         given["axes"] = [0, 1]
     attributes = {key: given[key] for key in operator(name).accepts}

@@ -100,7 +100,9 @@ def test_an_operator_refuses_a_truth_value_as_a_number(name):
     entry = operator(name)
     shapes: dict[str, list[tuple[int, ...]]] = {"linear": [(1, 2), (2, 2)], "layer_norm": [(1, 2), (2,), (2,)]}
     shapes["qlinear"] = [(1, 2), (2, 2), (2,), (2,)]
+    shapes |= {"leaky": [*[(1, 2)] * 2, (), ()], "synaptic": [*[(1, 2)] * 3, (), (), ()]}
     given = {"axis": 1, "start": 0, "stop": 1, "axes": [0, 1], "shape": [2], "epsilon": 1e-5}
+    given |= {"reset": "subtract", "delay": True, "inclusive": False}
     given.update((f"{prefix}{key}", value) for prefix in ("", "x_", "y_") for key, value in GRID.items())
     attributes = {key: given[key] for key in entry.accepts}
     for count in (1, 2, 3, 4):
