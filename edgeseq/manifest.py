@@ -58,18 +58,36 @@ class StateEntry(msgspec.Struct, frozen=True):
         return math.prod(self.shape)
 
 
+class Early(msgspec.Struct, frozen=True):
+    """When a segment is answered before it ends: as soon as the largest probability has exceeded ``confidence``.
+
+    Not before ``earliest`` seconds, and only when one label has exceeded it in every frame for ``hold`` seconds (one
+    frame, if that is longer). The probabilities are softmax(logits / T) with T = ``temperature`` · s ^ ``growth`` after
+    s seconds of the segment. A confidence of 1 is never exceeded: the answer then comes at the end.
+    """
+
+    confidence: float = 1.0
+    earliest: float = 0.0
+    hold: float = 0.0
+    temperature: float = 1.0
+    growth: float = 0.0
+
+
 class Decision(msgspec.Struct, frozen=True):
     """How logits become an answer.
 
-    ``smoothing`` is the time constant in seconds of an exponential average over the probabilities (0: none). The answer
-    changes only to a label whose probability exceeds ``enter``, and not before ``dwell`` seconds after the last change.
-    With no label above ``unknown``, the answer is "unknown".
+    Of an endless stream: ``smoothing`` is the time constant in seconds of an exponential average over the probabilities
+    (0: none). The answer changes only to a label whose probability exceeds ``enter``, and not before ``dwell`` seconds
+    after the last change. With no label above ``unknown``, the answer is "unknown".
+
+    A segment is answered once: at its end, by the largest logit, or before that by the rule ``early``.
     """
 
     smoothing: float = 0.0
     enter: float = 0.0
     dwell: float = 0.0
     unknown: float = 0.0
+    early: Early | None = None
 
 
 class Precision(msgspec.Struct, frozen=True):
@@ -175,7 +193,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def memories(self) -> dict[str, MemoryForm]:
         """By block, the form that export gave to each linear memory; of a folder that is exported."""
-        last = self.lineage[-1] if self.lineage else None
+        last = next((stage for stage in reversed(self.lineage) if stage.verb != "tune"), None)  # which keeps all files
         given = last.arguments.get("memories", {}) if last and last.verb == "export" else {}
         return msgspec.convert(given, dict[str, MemoryForm])
 

@@ -29,10 +29,11 @@ from edgeseq.cli.report import report
 from edgeseq.cli.retime import retime
 from edgeseq.cli.stream import stream
 from edgeseq.cli.train import train
+from edgeseq.cli.tune import tune
 from edgeseq.errors import EdgeseqError, unknown
 
 VERBS = {
-    "Make a model": (train, distill, retime, quantize, export, verify),
+    "Make a model": (train, distill, retime, quantize, tune, export, verify),
     "Run and measure it": (stream, bench, report),
     "Look": (inspect, models, datasets, doctor),
     "See it all work": (demo,),

@@ -90,7 +90,7 @@ def try_engines(folder: Folder) -> dict[str, tuple[bool, str]]:
     import numpy as np
 
     from edgeseq.devices.engines import ENGINES, open_engine
-    from edgeseq.devices.engines.base import frame_width
+    from edgeseq.devices.engines.base import input_width
 
     found = {}
     for name, kind in ENGINES.items():
@@ -99,7 +99,7 @@ def try_engines(folder: Folder) -> dict[str, tuple[bool, str]]:
             continue
         try:
             engine = open_engine(folder, name)
-            engine.step(np.zeros(frame_width(folder.manifest), np.float32))
+            engine.step(np.zeros(input_width(folder.manifest), np.float32))
             found[name] = True, f"{engine.facts['runtime']} {engine.facts['version']}"
         except EdgeseqError as error:
             found[name] = False, str(error)

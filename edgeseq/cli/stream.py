@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from edgeseq.cli.output import Document, Json, Show, counted, not_negative, percent, typed
@@ -15,8 +16,10 @@ from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
+    from edgeseq.data import Dataset
     from edgeseq.devices.decide import Answer
     from edgeseq.devices.session import Session
+    from edgeseq.devices.stream import Segment, SegmentAnswer
 
 BAR = 20  # characters of a full probability bar
 REFRESH = 0.5  # seconds between two looks of the progress bar, drawn between two frames
@@ -26,7 +29,10 @@ def stream(
     folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq export wrote.")],
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="The engine; the first that works here.")] = None,
     subject: Annotated[str | None, typer.Option(help="Whose recording; a test subject's if not given.")] = None,
-    recording: Annotated[int, typer.Option(help="Which of the subject's recordings, from 0.", callback=counted)] = 0,
+    recording: Annotated[
+        int | None,
+        typer.Option(help="Which of the subject's recordings, from 0; the first, or all segments.", callback=counted),
+    ] = None,
     speed: Annotated[
         float | None,
         typer.Option(
@@ -40,7 +46,7 @@ def stream(
     ] = None,
     json: Json = False,
 ) -> Document:
-    """Stream a recording and show the answer as it changes.
+    """Stream a recording and show the answer as it changes; or segments, and show the answer to each.
 
     Example: edgeseq stream runs/gru-export --speed 3
     """
@@ -49,15 +55,19 @@ def stream(
 
     show = Show(json)
     session = Session(open_folder(folder), engine)
-    if input_ is None:
-        played = choose_recording(session.folder, data=data, subject=subject, number=recording)
-    elif data is None and subject is None:
-        played = Played("standard input" if input_ == "-" else input_, read_frames(input_, session.folder))
-    else:
-        raise InputError("--input gives the frames, and so do --data and --subject: give one or the other")
+    if input_ is not None and (data is not None or subject is not None or recording is not None):
+        raise InputError("--input gives the frames, and so do --data, --subject and --recording: give one or the other")
     if speed is None:
         speed = 0.0 if input_ == "-" else 1.0
-    document = play(show, session, played, speed)
+    if input_ is not None:
+        played = Played("standard input" if input_ == "-" else input_, read_frames(input_, session.folder))
+        document = play(show, session, played, speed)
+    elif session.manifest.task == "segment":
+        name, segments = choose_segments(session.folder, data=data, subject=subject, number=recording)
+        document = play_segments(show, session, name, segments, speed)
+    else:
+        chosen = choose_recording(session.folder, data=data, subject=subject, number=recording or 0)
+        document = play(show, session, chosen, speed)
     following = ("bench", folder)
     show.next(*following)
     return {**document, "next": typed(*following)}
@@ -112,25 +122,94 @@ def play(show: Show, session: Session, played: Played, speed: float) -> Document
     return {"source": played.name, "engine": session.engine, "answers": answers, "summary": summary}
 
 
+def play_segments(show: Show, session: Session, name: str, segments: Sequence[Segment], speed: float) -> Document:
+    """Stream segments through a session, showing the answer to each and a summary."""
+    from edgeseq.devices.stream import stream_segments
+
+    manifest, answers = session.manifest, list[Document]()
+    pace = f"{speed:g} times {manifest.input.step_rate:g} Hz" if speed else "as fast as the frames come"
+    show.text(f"{name} ({len(segments):,}) through {manifest.name} on {session.engine}, {pace}")
+    width = max(len(label) for label in manifest.labels)
+    digits = max(len(str(len(segment.frames))) for segment in segments)  # type: ignore[arg-type]  # made as arrays
+
+    def on_answer(answer: SegmentAnswer) -> None:
+        truth = "" if answer.target < 0 else session.labels[answer.target]
+        verdict = "" if not truth else "right" if truth == answer.label else f"wrong, it is {truth}"
+        if show.json:
+            answers.append({**msgspec.to_builtins(answer), "share": answer.share, "verdict": verdict})
+        show.line(
+            f"{answer.number:6}  {answer.label:<{width}}  {100 * answer.probability:3.0f} %  after "
+            f"{answer.used:{digits}} of {answer.frames:{digits}} frames ({100 * answer.share:3.0f} %)  {verdict}"
+        )
+
+    summary = stream_segments(session, segments, speed=speed, on_answer=on_answer)
+    rows = [
+        (
+            "streamed",
+            f"{summary.segments:,} segments in {summary.seconds:.1f} s, {summary.missed_deadlines} frames late",
+        ),
+        ("a frame", f"{summary.latency_p50_us:.0f} us (p50), {summary.latency_p99_us:.0f} us (p99)"),
+        (
+            "frames",
+            f"{percent(summary.share)} of a segment to its answer on average, {percent(summary.share_p90)} (p90)",
+        ),
+    ]
+    if summary.accuracy is not None:
+        rows.append(("right", f"{percent(summary.accuracy)} of the labelled segments"))
+    show.line()
+    show.facts(rows)
+    return {"source": name, "engine": session.engine, "answers": answers, "summary": summary}
+
+
 def choose_recording(folder: Folder, *, data: str | None = None, subject: str | None = None, number: int = 0) -> Played:
     """A recording of the data that a folder was trained on (or ``data``), of a test subject if none is named.
 
     Raises:
         InputError: the data is not to be had or has other channels, no such subject or recording.
     """
+    dataset = _chosen(folder, data, subject, number, all_tested=False)
+    chosen = dataset.recordings[number]
+    targets = chosen.y.tolist() if dataset.labels == folder.manifest.labels else None
+    name = f"subject {chosen.subject} of {dataset.name}, recording {number}"
+    return Played(name, list(chosen.x), len(chosen.x), targets)
+
+
+def choose_segments(
+    folder: Folder, *, data: str | None = None, subject: str | None = None, number: int | None = None
+) -> tuple[str, list[Segment]]:
+    """The segments of a subject, or of all test subjects, or one of them; and what they are.
+
+    Raises:
+        InputError: the data is not to be had, has other channels or no segments; no such subject or recording.
+    """
+    from edgeseq.devices.stream import Segment
+
+    dataset = _chosen(folder, data, subject, number or 0, all_tested=True)
+    if dataset.task != "segment":
+        raise InputError(f"{dataset.name} has endless recordings, and {folder.path} answers segments: pass --data")
+    known = dataset.labels == folder.manifest.labels
+    made = [Segment(r.x, int(r.y[0]) if known else -1) for r in dataset.recordings]
+    whose = f"subject {subject}" if subject else f"{len(dataset.subjects)} test subjects"
+    whose = "the test recordings" if dataset.dealt and not subject else whose
+    if number is None:
+        return f"{whose} of {dataset.name}", made
+    return f"recording {number} of {whose} of {dataset.name}", [made[number]]
+
+
+def _chosen(folder: Folder, data: str | None, subject: str | None, number: int, *, all_tested: bool) -> Dataset:
+    """The recordings of a subject; without one, of the first test subject or of all. ``number`` must be among them."""
     from edgeseq.lineage import trained_on
 
-    manifest = folder.manifest
     dataset = trained_on(folder, data)
-    if subject is None:
-        test = [name for name in dataset.subjects if name in manifest.split.get("test", ())]
-        subject = (test or list(dataset.subjects))[0]
-    recordings = dataset.only([subject]).recordings
-    if not 0 <= number < len(recordings):
-        raise InputError(f"subject {subject} of {dataset.name} has no recording {number}: 0 to {len(recordings) - 1}")
-    chosen = recordings[number]
-    targets = chosen.y.tolist() if dataset.labels == manifest.labels else None
-    return Played(f"subject {subject} of {dataset.name}, recording {number}", list(chosen.x), len(chosen.x), targets)
+    test = [name for name in dataset.subjects if name in folder.manifest.split.get("test", ())]
+    chosen = [subject] if subject else (test or list(dataset.subjects))[: None if all_tested else 1]
+    found = dataset.only(chosen)
+    if not 0 <= number < len(found.recordings):
+        whose = (
+            f"subject {chosen[0]} of {dataset.name} has" if len(chosen) == 1 else f"{dataset.name} has, in its test,"
+        )
+        raise InputError(f"{whose} no recording {number}: 0 to {len(found.recordings) - 1}")
+    return found
 
 
 def _verdict(session: Session, targets: Sequence[int] | None, seconds: float, answer: Answer) -> str:

@@ -17,8 +17,8 @@ from edgeseq.models import registry
 
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "safetensors")
 VERBS = (
-    *("train", "distill", "retime", "quantize", "export", "verify", "stream", "bench", "report", "inspect", "models"),
-    *("datasets", "doctor", "demo"),
+    *("train", "distill", "retime", "quantize", "tune", "export", "verify", "stream", "bench", "report", "inspect"),
+    *("models", "datasets", "doctor", "demo"),
 )
 NO_TORCH = """
 import sys

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from edgeseq.cli.train import parse_settings, read_config
@@ -223,3 +224,53 @@ def test_interrupt_in_json_mode_is_a_document(people, tmp_path, in_background):
     out = process.communicate(timeout=60)[0]
     assert '"exit_code":130' in out
     assert process.returncode == 130
+
+
+def braille(folder):
+    """A small file of the format of braille7: in each letter another taxel spikes."""
+    rng = np.random.default_rng(0)
+    y = np.arange(80, dtype=np.uint8) % 2
+    spikes = rng.random((80, 16, 3)) < np.where(np.arange(3) == y[:, None], 0.8, 0.1)[:, None]
+    bits = np.packbits(spikes.reshape(80, -1), axis=1)
+    folder.mkdir()
+    np.savez(folder / "braille7.npz", bits=bits, shape=np.array(spikes.shape), y=y, labels=np.array(["A", "E"]))
+    return folder
+
+
+SEGMENTS = ("--set", "rounds=2", "--set", "steps=4", "--set", "batch=8", "--set", "model.hidden=6")
+
+
+def test_data_that_is_not_shipped_is_trained_on_where_it_lies(edgeseq, monkeypatch, tmp_path):
+    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
+    data = braille(tmp_path / "braille7")
+    done = edgeseq("train", "braille7", "--data", data, "--out", tmp_path / "m", *SEGMENTS)
+    assert done.code == 0, done.err
+    for said in ("80 recordings", "random split by recording: no subjects are known", "56 recordings"):
+        assert said in " ".join((done.out + done.err).split())
+    assert "smoothed" not in done.out
+    again = edgeseq(
+        "train", "braille7", "--data", data, "--from", tmp_path / "m", "--out", tmp_path / "n", *SEGMENTS[:6]
+    )
+    assert again.code == 0, again.err
+    lineage = open_folder(tmp_path / "n").manifest.lineage
+    assert {entry.data for entry in lineage} == {str(data / "braille7.npz")}
+
+
+def test_data_that_is_not_shipped_is_refused_with_what_to_type(edgeseq, monkeypatch, tmp_path):
+    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
+    done = edgeseq("train", "braille7", "--out", tmp_path / "m", *SEGMENTS)
+    assert done.code == 2
+    for said in ("L2MU-Braille", "licence", "--data PATH", "EDGESEQ_DATA=FOLDER"):
+        assert said in done.err
+    assert "(not shipped)" in " ".join(edgeseq("datasets").out.split())
+
+
+def test_recordings_of_tables_are_segments_where_asked(edgeseq, people, tmp_path):
+    done = edgeseq("train", people, "--task", "segment", "--out", tmp_path / "m", *SEGMENTS)
+    assert done.code == 0, done.err
+    manifest = open_folder(tmp_path / "m").manifest
+    assert (manifest.task, "test_accuracy_smoothed" in manifest.metrics) == ("segment", False)
+    assert "rule" not in manifest.split
+    wrong = edgeseq("train", people, "--task", "word", "--out", tmp_path / "n", *SEGMENTS)
+    assert wrong.code == 2
+    assert "unknown task 'word'" in wrong.err
