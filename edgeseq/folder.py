@@ -210,7 +210,7 @@ def card(manifest: Manifest) -> str:
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in manifest.metrics.items()] + [""]
     if manifest.split:
-        lines += ["| part | subjects |", "|---|---|"]
+        lines += ["| part | who |", "|---|---|"]
         lines += [f"| {part} | {', '.join(subjects)} |" for part, subjects in manifest.split.items()] + [""]
     if manifest.proof:
         lines += ["| proof | frames | error | allowed | same answer |", "|---|---|---|---|---|"]

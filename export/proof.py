@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeseq.devices.compare import Comparison, Part, Ties, free_link, parts_of, rounds, steps_of
+from edgeseq.devices.compare import Comparison, Part, Ties, free_link, jumps, parts_of, steps_of
 from edgeseq.errors import GateFailed
-from edgeseq.export.lower import StepForm, lower
+from edgeseq.export.lower import StepForm, call_forward, lower
 from edgeseq.manifest import Link
 from edgeseq.models.contract import State, StreamingModel
 from edgeseq.program import Node, Program, interpret
@@ -32,7 +32,7 @@ def run_training_form(model: StreamingModel, x: Floats) -> tuple[Floats, dict[st
     state, answers = model.initial_state(1), []
     with torch.no_grad():
         for part in torch.from_numpy(x)[None].split(CHUNK, 1):
-            y, state = model(part, state)
+            y, state = call_forward(model, part, state)
             answers.append(y[0])
     return torch.cat(answers).numpy(), {name: tensor.numpy() for name, tensor in state.items()}
 
@@ -77,7 +77,7 @@ def prove_step(
         free_link(
             *("training form ~ step form", free, reference, stepped.answers),
             tolerance=PARALLEL_TOLERANCE,
-            rounded=rounds(program),
+            rounded=jumps(program),
         ),
         _forced_training_form(model, form, x, stepped, parts).link("training form, forced", steps_of(program)),
         stepped.program.link("step form ~ program", steps_of(program)),
@@ -141,7 +141,8 @@ def _forced_training_form(
     with torch.no_grad():
         for start in range(0, len(x), CHUNK):
             stop = min(start + CHUNK, len(x))
-            y, after = model(torch.from_numpy(x[start:stop])[:, None], _batch(form, stepped.before[start:stop]))
+            frames, before = torch.from_numpy(x[start:stop])[:, None], _batch(form, stepped.before[start:stop])
+            y, after = call_forward(model, frames, before)
             expected = _arrays(_batch(form, stepped.after[start:stop]))
             found = _arrays(after)
             for row, t in enumerate(range(start, stop)):

@@ -67,9 +67,9 @@ def export(
         raise InputError(f"{frames} frames are too few for the proof: at least {MIN_FRAMES}")
     folder = open_folder(source)
     model = load_model(folder, trust=trust)
-    x = golden_frames(folder, data, frames)
+    x = with_end(model, golden_frames(folder, data, frames))
     form = lower(model, memory)
-    program = capture(form, model.input_size)
+    program = capture(form)
     with new_folder(out, overwrite=overwrite) as staging:
         shutil.copyfile(folder.file(WEIGHTS_NAME), staging / WEIGHTS_NAME)
         program.write(staging)
@@ -139,6 +139,14 @@ def golden_frames(folder: Folder, data: str | None, frames: int) -> Floats:
             "the same channels"
         )
     return np.ascontiguousarray(x, np.float32)
+
+
+def with_end(model: StreamingModel, x: Floats) -> Floats:
+    """``x (N, C)`` as a file takes it: where the model looks ahead, with ``live`` and the calls that bring no frame."""
+    if not model.look_ahead:
+        return x
+    live = np.concatenate([x, np.ones((len(x), 1), np.float32)], 1)
+    return np.concatenate([live, np.zeros((model.look_ahead, live.shape[1]), np.float32)])
 
 
 def _starts(recordings: Sequence[Recording], frames: int) -> Floats:

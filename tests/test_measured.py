@@ -12,6 +12,7 @@ from edgeseq.models.registry import presets
 
 ROOT = Path(__file__).parents[1]
 MAKE = runpy.run_path(str(ROOT / "docs" / "make_measured.py"))
+SPIKING = runpy.run_path(str(ROOT / "docs" / "make_spiking.py"))
 
 
 def results(name):
@@ -21,6 +22,22 @@ def results(name):
 def test_the_page_is_made_from_the_results():
     written = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     assert written == MAKE["document"](), "run python docs/make_measured.py"
+
+
+def test_the_page_on_spiking_models_is_made_from_the_results():
+    written = (ROOT / "docs" / "spiking.md").read_text(encoding="utf-8")
+    assert written == SPIKING["document"](), "run python docs/make_spiking.py"
+
+
+def test_every_spiking_preset_for_a_watch_was_measured_on_all_folds_beside_a_plain_model():
+    rows = [row for row in results("spiking") if row["data"] == "spar_watch"]
+    for name in ("l2mu", "lmuformer", "lmuformer-causal", "spiking_lmuformer", "spiking_lmuformer-causal", "lmu"):
+        assert sorted(row["fold"] for row in rows if row["model"] == name) == [0, 1, 2, 3, 4], name
+
+
+def test_spiking_neurons_train_faster_fused_than_in_a_loop():
+    for row in results("spiking_speed")["rows"]:
+        assert row["fused_s"] < row["loop_s"], row
 
 
 def test_every_preset_was_measured_at_its_training_batch_or_as_many_as_fit():
