@@ -83,7 +83,7 @@ def measure(size: tuple[int, int, float, int], rounds: int, folder: Path) -> dic
     model = Lmu(INPUTS, LABELS, channels=(channels,), orders=(order,), thetas=(theta,), hidden=(hidden,)).eval()
     calls: dict[tuple[str, str], Call] = {}
     for form in ("recurrence", "taps"):
-        program = capture(lower(model, form), INPUTS)
+        program = capture(lower(model, form))
         write_tflite(program, folder / f"{form}.tflite", name=form)
         write_onnx(program, folder / f"{form}.onnx", name=form)
         calls["litert", form] = litert(folder / f"{form}.tflite", program.state_size)

@@ -42,7 +42,7 @@ def measure(hidden: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
     calls: dict[tuple[str, int], Call] = {}
     rows: dict[int, dict[str, Any]] = {}
     for block, model in models(hidden).items():
-        program = capture(lower(model), INPUTS)
+        program = capture(lower(model))
         write_tflite(program, folder / f"{block}.tflite", name="step")
         write_onnx(program, folder / f"{block}.onnx", name="step")
         calls["litert", block] = litert(folder / f"{block}.tflite", program.state_size)

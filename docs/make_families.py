@@ -160,14 +160,18 @@ def training_form(model: StreamingModel) -> str:
 
 
 def wide(model: StreamingModel) -> str:
-    """The float tensors that belong to no linear map that becomes int8, by the module that has them."""
+    """The float tensors that belong to no linear map that becomes int8, by the module that has them; norms folded."""
+    model.fold()
     small, found = tuple(f"{name}." for name in model.projections()), {}
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point() or name.startswith((*small, "input_")):
             continue
         module, _, own = re.sub(r"\b\d+\b", "*", name).rpartition(".")
         found.setdefault(module, {})[own] = None
-    said = [f"{', '.join(own)} of `{module}`" if module else ", ".join(own) for module, own in found.items()]
+    owners: dict[str, list[str]] = {}
+    for module, own in found.items():
+        owners.setdefault(", ".join(own), []).append(f"`{module}`" if module else "")
+    said = [f"{own} of {', '.join(modules)}" if any(modules) else own for own, modules in owners.items()]
     return "; ".join(said) or "nothing"
 
 
