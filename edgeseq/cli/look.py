@@ -16,7 +16,7 @@ from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import MODEL_FILES, Folder, open_folder, pretrained
 
 if TYPE_CHECKING:
-    from edgeseq.manifest import Manifest, Stage
+    from edgeseq.manifest import Input, Manifest, Stage
     from edgeseq.program import Program
 
 SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's seven exercises
@@ -110,6 +110,11 @@ def _state(manifest: Manifest) -> str:
     return kind if kind == "float32" else f"rounded to {kind}, carried as float32"
 
 
+def _delay(source: Input) -> str:
+    """What a look-ahead costs in time."""
+    return f" ({1000 * source.look_ahead / source.step_rate:g} ms)" if source.look_ahead else ""
+
+
 def _rule(manifest: Manifest) -> str:
     rule = manifest.decision
     if manifest.task == "frame":
@@ -137,7 +142,7 @@ def _show_model(show: Show, manifest: Manifest) -> None:
         ("model", f"{manifest.name}, family {manifest.family} {_arguments(manifest.arguments)}"),
         (
             "input",
-            f"{channels} at {source.rate:g} Hz, look-ahead {source.look_ahead}",
+            f"{channels} at {source.rate:g} Hz, look-ahead {source.look_ahead}{_delay(source)}",
         ),
         ("answers", f"one at every {manifest.task}: {', '.join(manifest.labels)}"),
         ("decision", _rule(manifest)),
