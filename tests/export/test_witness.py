@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgeseq.export.lower import StepForm, lower
 from edgeseq.export.pack import layout
+from edgeseq.models.neurons import Neurons
 
 FRAMES = 200
 TOLERANCE = 1e-5
@@ -41,6 +42,31 @@ class Flat(nn.Module):
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         y, following = self.form(x, dict(zip(self.names, states, strict=True)))
         return (y, *(following[name] for name in self.names))
+
+
+def plain_leaky(current, membrane, beta, threshold, *, reset, delay, inclusive, surrogate):
+    """The neurons of :mod:`edgeseq.models.neurons` in operators of torch, which converters know."""
+    fires = torch.ge if inclusive else torch.gt
+
+    def relaxed(v: Tensor, spikes: Tensor) -> Tensor:
+        return {"none": v, "zero": v * (1 - spikes)}.get(reset, v - spikes * threshold)
+
+    if not delay:
+        charged = beta * membrane + current
+        spikes = fires(charged, threshold).to(torch.float32)
+        return spikes, relaxed(charged, spikes)
+    fired = fires(membrane, threshold).to(torch.float32)
+    late = reset == "subtract"  # what is subtracted does not decay with the rest
+    after = beta * (membrane if late else relaxed(membrane, fired)) + current - (fired * threshold if late else 0)
+    return fires(after, threshold).to(torch.float32), after
+
+
+def with_plain_neurons(form: StepForm) -> StepForm:
+    for module in form.modules():
+        if isinstance(module, Neurons):
+            assert module.alpha is None
+            module.equation = plain_leaky
+    return form
 
 
 def by_torch_onnx(flat: Flat, example: tuple[Tensor, ...], folder: Path) -> Step:
@@ -83,7 +109,7 @@ WITNESSES = {
 def test_another_converter_of_the_same_step_answers_as_our_file(
     convert, file_engine, model, program, frames, open_written, tmp_path
 ):
-    flat = Flat(lower(model)).eval()
+    flat = Flat(with_plain_neurons(lower(model))).eval()
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(tensor.shape, generator=generator) for tensor in flat.form.initial_state().values()]
     witness = convert(flat, (torch.randn(1, program.x.shape[1], generator=generator), *states), tmp_path)
