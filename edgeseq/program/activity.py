@@ -19,9 +19,8 @@ Zeros are counted here, not skipped: a dense kernel does every operation, whatev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,6 +29,7 @@ import numpy as np
 from edgeseq.errors import InputError
 from edgeseq.program.cost import NEURONS, cost
 from edgeseq.program.graph import Array, Node, Program
+from edgeseq.program.interpret import evaluate
 from edgeseq.program.operators import operator
 from edgeseq.program.quantized import LOWEST
 
@@ -221,7 +221,7 @@ def measure(
 
 def _run(program: Program, streams: Sequence[Array], counters: Sequence[_Counter]) -> None:
     """Run the streams of one batch side by side; counters see every stream's values, and the end of each step."""
-    step = _values(program)
+    step = evaluate(program)
     start = {state.name: np.full(state.before.shape, state.initial, np.float32) for state in program.states}
     states: list[Mapping[str, Array]] = [start] * len(streams)
     for t in range(max(map(len, streams))):
@@ -234,21 +234,6 @@ def _run(program: Program, streams: Sequence[Array], counters: Sequence[_Counter
         for counter in counters:
             if isinstance(counter, _LayerCounter):
                 counter.end()
-
-
-def _values(program: Program) -> Callable[[Array, Mapping[str, Array]], dict[str, Array]]:
-    """A function from a frame (1, C) and the states to every value of the step by name."""
-    runs = [(partial(operator(node.operator).run, **node.attributes), node) for node in program.nodes]
-
-    def step(x: Array, states: Mapping[str, Array]) -> dict[str, Array]:
-        values: dict[str, Array] = {**program.constants, **states, program.x.name: x}
-        for run, node in runs:
-            made: Any = run(*[values[name] for name in node.inputs])
-            results = made if isinstance(made, tuple) else (made,)
-            values.update(zip((value.name for value in node.results), results, strict=True))
-        return values
-
-    return step
 
 
 @dataclass

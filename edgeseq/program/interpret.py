@@ -19,12 +19,22 @@ def interpret(program: Program, watch: Watch | None = None) -> Step:
     It keeps nothing between calls, and the arrays it returns are never those it was given. ``watch`` is shown each
     node with its inputs before it runs.
     """
-    calls = [(_call(node, watch), node.inputs, _names(node)) for node in program.nodes]
-    constants = dict(program.constants)
-    x_name, y_name = program.x.name, program.y
+    run, y_name = evaluate(program, watch), program.y
     after = [(state.name, state.after) for state in program.states]
 
     def step(x: Array, states: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+        values = run(x, states)
+        return values[y_name].copy(), {name: values[source].copy() for name, source in after}
+
+    return step
+
+
+def evaluate(program: Program, watch: Watch | None = None) -> Callable[[Array, Mapping[str, Array]], dict[str, Array]]:
+    """As :func:`interpret`, to every value of the step by name, and not copied: nothing may be written to them."""
+    calls = [(_call(node, watch), node.inputs, _names(node)) for node in program.nodes]
+    constants, x_name = dict(program.constants), program.x.name
+
+    def step(x: Array, states: Mapping[str, Array]) -> dict[str, Array]:
         values = {**constants, **states, x_name: x}
         for run, inputs, output in calls:
             found = run(*[values[name] for name in inputs])
@@ -32,7 +42,7 @@ def interpret(program: Program, watch: Watch | None = None) -> Step:
                 values[output] = found
             else:
                 values.update(zip(output, found, strict=True))
-        return values[y_name].copy(), {name: values[source].copy() for name, source in after}
+        return values
 
     return step
 
