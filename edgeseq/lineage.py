@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from edgeseq.data import Dataset, Mapping, datasets, load
+from edgeseq.data import Dataset, Mapping, load, named
+from edgeseq.data.frames import framed
 from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder
@@ -55,16 +56,17 @@ def trained_on(folder: Folder, data: str | None = None, *, rate: float | None = 
     if source is None:
         raise InputError(f"{folder.path} does not say what it was trained on: pass --data")
     mapping = stage.arguments.get("mapping") if stage else None
-    named = source in {facts.name for facts in datasets()}
+    registered = bool(named(source))
     try:
-        dataset = load(source, None if named or not mapping else msgspec.convert(mapping, Mapping))
+        dataset = load(source, None if registered or not mapping else msgspec.convert(mapping, Mapping))
     except InputError as error:
         hint = "" if data else f" {folder.path} was trained on it: pass --data if it is somewhere else now."
         raise InputError(f"{error}{hint}") from None
     same = stage is not None and dataset.fingerprint() == stage.data_fingerprint
     if stage and not data and not same:
         raise InputError(f"{source} is not what {folder.path} was trained on (its contents changed): pass --data")
-    wanted_rate = rate or folder.manifest.input.rate
+    dataset = framed(dataset, folder.manifest.input.samples_per_step)
+    wanted_rate = rate or folder.manifest.input.step_rate
     if dataset.rate != wanted_rate and (same or rate or was_retimed(folder)):
         dataset = resampled(dataset, wanted_rate)
     wanted = tuple(channel.name for channel in folder.manifest.input.channels)

@@ -18,11 +18,12 @@ import typer
 
 import edgeseq
 from edgeseq.cli.bench import bench
+from edgeseq.cli.catalogue import datasets, models
 from edgeseq.cli.demo import demo
 from edgeseq.cli.distill import distill
 from edgeseq.cli.doctor import doctor
 from edgeseq.cli.export import export, verify
-from edgeseq.cli.look import datasets, inspect, models
+from edgeseq.cli.look import inspect
 from edgeseq.cli.output import Document, Failed
 from edgeseq.cli.quantize import quantize
 from edgeseq.cli.report import report

@@ -1,4 +1,4 @@
-"""``edgeseq inspect``, ``models`` and ``datasets``: what there is, without running it."""
+"""``edgeseq inspect``: what a model folder is, without running it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from edgeseq.cli.captured import Captured, captured
 from edgeseq.cli.export import show_proof
 from edgeseq.cli.output import Document, Json, Show, counted, installed, kilobytes, percent, typed
 from edgeseq.errors import EdgeseqError, InputError
-from edgeseq.folder import MODEL_FILES, Folder, open_folder, pretrained
+from edgeseq.folder import Folder, open_folder
+from edgeseq.manifest import how_it_follows
 
 if TYPE_CHECKING:
     from edgeseq.manifest import Input, Manifest, Stage
     from edgeseq.program import Program
-
-SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's seven exercises
 
 
 def inspect(
@@ -118,7 +117,7 @@ def _delay(source: Input) -> str:
 def _rule(manifest: Manifest) -> str:
     rule = manifest.decision
     if manifest.task == "frame":
-        return f"smoothing {rule.smoothing:g} s, enter {rule.enter:g}, dwell {rule.dwell:g} s"
+        return "; ".join(filter(None, (rule.shown(), how_it_follows(manifest.metrics))))
     early = rule.early
     if early is None:
         return "the largest logit at the segment's end"
@@ -167,6 +166,7 @@ def _show_model(show: Show, manifest: Manifest) -> None:
 
 
 def _show_costs(show: Show, step: Captured, trained: int | None) -> None:
+    from edgeseq.cli.front import front_cost
     from edgeseq.program import cost
 
     program = step.program
@@ -187,6 +187,8 @@ def _show_costs(show: Show, step: Captured, trained: int | None) -> None:
             ("holds", f"{constants:,} constants in {kilobytes(spent.constant_bytes)}"),
             ("carries", f"a state of {program.state_size:,} in {kilobytes(spent.state_bytes)}"),
         ]
+        front = front_cost(program)
+        rows += [("front end", front.shown())] if front else []
     show.facts(rows)
     show.line()
 
@@ -216,6 +218,7 @@ def _stage_row(stage: Stage) -> list[str]:
 
 
 def _document(folder: Folder, program: Program | None, trained: int | None, *, every_node: bool) -> Document:
+    from edgeseq.cli.front import front_cost
     from edgeseq.program import cost
 
     found: Document = {
@@ -229,110 +232,7 @@ def _document(folder: Folder, program: Program | None, trained: int | None, *, e
         found["cost"] = cost(program, trained)
         found["constants"] = sum(array.size for array in program.constants.values())
         found["operators"] = dict(Counter(node.operator for node in program.nodes))
+        found["front_end"] = front_cost(program)
         if every_node:
             found["nodes"] = program.nodes
     return found
-
-
-def models(json: Json = False) -> Document:
-    """List the trained models that come with edgeseq, and the presets and families that can be trained.
-
-    Example: edgeseq models
-    """
-    from edgeseq.models.registry import FAMILIES, families, presets
-
-    show = Show(json)
-    ready = [open_folder(name) for name in pretrained()]
-    show.table(
-        ["pretrained", "family", "precision", ">test\naccuracy", ">file", "answers"],
-        [
-            [
-                folder.manifest.name,
-                folder.manifest.family,
-                folder.manifest.precision.weights,
-                percent(folder.manifest.metrics.get("test_accuracy")),
-                kilobytes(folder.file(MODEL_FILES["tflite"]).stat().st_size),
-                ", ".join(folder.manifest.labels),
-            ]
-            for folder in ready
-        ],
-        title="edgeseq stream MODEL",
-    )
-    known, sizes = presets(), _parameters()
-    show.table(
-        ["preset", "family", ">parameters", "what it is"],
-        [
-            [name, preset.family, f"{sizes[name]:,}" if name in sizes else "-", preset.summary]
-            for name, preset in known.items()
-        ],
-        title="edgeseq train DATA --model PRESET",
-    )
-    counted = f"Parameters for {SHOWN_INPUTS} channels and {SHOWN_LABELS} labels"
-    show.text(f"{counted}." if sizes else f"{counted} are counted where torch is installed.")
-    show.line()
-    found = families()
-    show.table(
-        ["family", "class", "from"],
-        [[name, target, "edgeseq" if name in FAMILIES else "an entry point"] for name, target in found.items()],
-    )
-    return {
-        "pretrained": [
-            {"name": folder.manifest.name, "family": folder.manifest.family, "metrics": folder.manifest.metrics}
-            for folder in ready
-        ],
-        "presets": [
-            {
-                "name": name,
-                "family": preset.family,
-                "summary": preset.summary,
-                "arguments": preset.arguments,
-                "parameters": sizes.get(name),
-            }
-            for name, preset in known.items()
-        ],
-        "families": [{"name": name, "class": target, "built_in": name in FAMILIES} for name, target in found.items()],
-    }
-
-
-def _parameters() -> dict[str, int]:
-    """The size of each preset at a watch's channels and labels; empty without torch."""
-    if not installed("torch"):
-        return {}
-    from edgeseq.models.contract import parameter_count
-    from edgeseq.models.registry import build, presets
-
-    return {
-        name: parameter_count(build(preset.family, SHOWN_INPUTS, SHOWN_LABELS, preset.arguments))
-        for name, preset in presets().items()
-    }
-
-
-def _subjects(number: int) -> str:
-    return f"{number} subjects" if number else "subjects unknown"
-
-
-def datasets(json: Json = False) -> Document:
-    """List the data sets that edgeseq knows by name.
-
-    Example: edgeseq datasets
-    """
-    from edgeseq.data import datasets as registered
-
-    show = Show(json)
-    for facts in registered():
-        show.facts(
-            [
-                (facts.name, facts.summary),
-                ("size", f"{_subjects(facts.subjects)}, {facts.recordings} recordings, {facts.minutes:g} minutes"),
-                ("frames", f"{facts.frames:,} at {facts.rate:g} Hz: {', '.join(facts.channels)}"),
-                ("labels", ", ".join(facts.labels)),
-                ("licence", facts.licence),
-                ("citation", facts.citation),
-                ("origin", facts.origin),
-            ]
-        )
-        show.line()
-    show.text("Your own: the path of an .npz, of a CSV or Parquet file, or of a folder of them; see edgeseq train -h.")
-    following = ("train", registered()[0].name, "--model", "gru", "--out", "runs/gru")
-    show.next(*following)
-    return {"datasets": registered(), "next": typed(*following)}

@@ -4,9 +4,10 @@ Imports only the standard library, numpy and msgspec (pyarrow when a Parquet fil
 """
 
 from edgeseq.data.dataset import IGNORED, Dataset, Recording, check
+from edgeseq.data.facts import Facts
 from edgeseq.data.mapping import Mapping
 from edgeseq.data.npz import read_npz, write_npz
-from edgeseq.data.registry import Facts, datasets, load, locate
+from edgeseq.data.registry import datasets, load, locate, named
 from edgeseq.data.split import Split, deal, default_split, split_by_subject, subject_folds
 from edgeseq.data.tables import read_tables
 
@@ -23,6 +24,7 @@ __all__ = [
     "default_split",
     "load",
     "locate",
+    "named",
     "read_npz",
     "read_tables",
     "split_by_subject",

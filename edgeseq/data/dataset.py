@@ -22,11 +22,16 @@ IGNORED = -1
 """Label index of a frame that has no label: it is neither trained on nor scored."""
 TASKS = ("frame", "segment")
 """What is asked: the label of every frame of an endless stream, or one label of each bounded recording."""
+UNSCORED = 2.0  # seconds
 DEALT = "recordings "
 """How the names of the groups begin that recordings are dealt into where nobody knows who was recorded."""
 
 SPIKE = "spike"
 """The unit of a channel that says where a spike is: 0 or 1."""
+SOUND = "full scale"
+"""The unit of a channel of sound: 1 is the loudest that its recorder can say."""
+PIXEL = "pixel"
+"""The unit of an image that is read pixel by pixel: nothing that a sensor does to a signal happens to it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +57,11 @@ class Dataset:
     per second, Hz. ``labels``: the classes, by index. ``licence``, ``citation``, ``origin``: "" where unknown.
     ``worn``: where on the body the sensor was ("wrist"), "" where unknown; it decides which augmentations are true.
     ``recorded``: the fingerprint of what was recorded, where this was resampled from it. ``task``: "frame", or
-    "segment", where each recording is one bounded stretch with one label, that of all its frames.
+    "segment", where each recording is one bounded stretch with one label, that of all its frames. ``official``: the
+    test and the validation subjects of the split that others' results are of, if there is one. ``unscored``: seconds at
+    the start of each recording that are not scored, because nobody could know yet. ``samples``: how many samples, one
+    after another, a frame holds (:func:`edgeseq.data.frames.framed`): its columns are those of the first sample, then
+    those of the second.
     Contents are compared by :meth:`fingerprint`, not by ``==``.
     """
 
@@ -68,6 +77,9 @@ class Dataset:
     worn: str = ""
     recorded: str = ""
     task: str = "frame"
+    official: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    unscored: float = UNSCORED
+    samples: int = 1
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -186,10 +198,9 @@ def _check_description(dataset: Dataset) -> None:
 
 def _check_shapes(dataset: Dataset, recording: Recording) -> None:
     where, x, y = f"{dataset.name}, recording {recording.name!r}", recording.x, recording.y
-    if x.ndim != 2 or x.shape[1] != len(dataset.channels):
-        raise InputError(
-            f"{where}: x has shape {x.shape}. Give (frames, {len(dataset.channels)}), one column a channel."
-        )
+    width = len(dataset.channels) * dataset.samples
+    if x.ndim != 2 or x.shape[1] != width:
+        raise InputError(f"{where}: x has shape {x.shape}. Give (frames, {width}), one column a channel.")
     if x.dtype != np.float32 or y.dtype != np.int16:
         raise InputError(f"{where}: x is {x.dtype} and y is {y.dtype}. Convert them to float32 and int16.")
     if y.shape != x.shape[:1]:
@@ -205,8 +216,9 @@ def _check_values(dataset: Dataset, recording: Recording) -> None:
     bad = np.argwhere(~np.isfinite(recording.x))
     if len(bad):
         row, column = (int(i) for i in bad[0])
+        channel = dataset.channels[column % len(dataset.channels)]
         raise InputError(
-            f"{where}, row {row} (counted from 0), channel {dataset.channels[column]!r}: the value is "
+            f"{where}, row {row} (counted from 0), channel {channel!r}: the value is "
             f"{recording.x[row, column]} ({len(bad)} such values in all). Fill it in from its neighbours, or cut the "
             "recording in two there."
         )

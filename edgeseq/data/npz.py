@@ -69,6 +69,7 @@ def read_npz(path: Path, ignored: Sequence[str] = ()) -> Dataset:
         )
         for k, (first, last) in enumerate(itertools.pairwise(offset))
     )
+    texts = {key: str(arrays.get(key, "")) for key in ("licence", "citation", "origin")}
     return Dataset(
         name=path.stem,
         recordings=recordings,
@@ -76,8 +77,10 @@ def read_npz(path: Path, ignored: Sequence[str] = ()) -> Dataset:
         units=_per_channel(path, arrays, "units", x.shape[1]),
         rate=_number(path, arrays, "fs"),
         labels=kept,
+        licence=texts["licence"],
+        citation=texts["citation"],
+        origin=texts["origin"],
         task=task,
-        **{key: str(arrays[key]) for key in ("licence", "citation", "origin") if key in arrays},
     )
 
 

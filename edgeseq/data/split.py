@@ -23,6 +23,7 @@ from edgeseq.errors import InputError, unknown
 FOLDS = 5
 PARTS = 8  # of a fold of groups: the validation recordings are one part of each fold that is not tested
 RULE = "random split by recording: no subjects are known"
+OFFICIAL = "the data set's own test recordings: no subjects are known"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,9 @@ class Split:
     @property
     def rule(self) -> str:
         """How the parts were made, where it is not by subject; else ""."""
-        return RULE if self.train.dealt else ""
+        if not self.train.dealt:
+            return ""
+        return OFFICIAL if self.train.official else RULE
 
 
 def deal(dataset: Dataset) -> Dataset:
@@ -114,7 +117,8 @@ def subject_folds(dataset: Dataset, k: int = 5) -> list[tuple[tuple[str, ...], t
 
     Test subjects are consecutive in natural order (ten subjects, five folds: 1 2, 3 4, ...) and every subject is
     tested once; the validation subject is the next one after them, from the last back to the first. Of groups of
-    recordings (:func:`deal`), which make five folds, the validation groups are an eighth of those that are not tested.
+    recordings (:func:`deal`), which make five folds, the validation groups are an eighth of those that are not tested,
+    which leaves something of each label to training.
 
     Raises InputError for fewer than three subjects, or a ``k`` that leaves a fold without test or training subjects.
     """
@@ -132,25 +136,42 @@ def subject_folds(dataset: Dataset, k: int = 5) -> list[tuple[tuple[str, ...], t
 
 
 def _dealt_folds(dataset: Dataset, k: int) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    if dataset.official:  # its parts are no groups
+        raise InputError(f"{dataset.name}: it has one split, its official one. Leave the fold out.")
     if k != FOLDS:
         raise InputError(f"{dataset.name}: {k} folds of groups of recordings are not possible. Ask for {FOLDS}.")
     places = {name: name.removeprefix(DEALT).split(".") for name in dataset.subjects}
     parts = sorted({part for _, part in places.values()})  # of few recordings there are not eight
+    labels: dict[str, set[int]] = {name: set() for name in places}  # that each group has
+    for recording in dataset.recordings:
+        labels[recording.subject].update(recording.y[:1][recording.y[:1] >= 0].tolist())
 
     def groups(tested: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         test = tuple(name for name, (fold, _) in places.items() if fold == str(tested))
-        chosen = parts[tested % len(parts)]
-        return test, tuple(name for name, (_, part) in places.items() if part == chosen and name not in test)
+        rest = [name for name in places if name not in test]
+        choices = [
+            tuple(name for name in rest if places[name][1] == parts[(tested + k) % len(parts)])
+            for k in range(len(parts))
+        ]
+        # Of a label with two recordings the one that is not tested may be among those of the first choice.
+        left = set().union(*(labels[name] for name in rest))
+        learned = (set().union(*(labels[name] for name in rest if name not in choice)) == left for choice in choices)
+        return test, next((choice for choice, all_left in zip(choices, learned, strict=True) if all_left), choices[0])
 
     return [groups(tested) for tested in range(FOLDS)]
 
 
-def default_split(dataset: Dataset, fold: int = 0, folds: int | None = None) -> Split:
+def default_split(dataset: Dataset, fold: int | None = None, folds: int | None = None) -> Split:
     """The split by fold ``fold`` (counted from 0) of :func:`subject_folds`.
 
-    ``folds``: how many; without it 5, or one per subject where there are fewer.
+    Without ``fold`` the data set's official split, or the first fold of one that has none. ``folds``: how many; without
+    it 5, or one per subject where there are fewer.
     Raises InputError as :func:`subject_folds` and :func:`split_by_subject` do, and for a fold out of range.
     """
+    if fold is None and dataset.official:
+        test, validation = dataset.official
+        return split_by_subject(dataset, test=test, validation=validation)
+    fold = fold or 0
     k = min(FOLDS, len(dataset.subjects)) if folds is None else folds
     pairs = subject_folds(dataset, k)
     if not 0 <= fold < len(pairs):

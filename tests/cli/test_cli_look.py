@@ -124,9 +124,18 @@ def test_models_counts_parameters(edgeseq):
 
 def test_datasets_show_licence_and_citation(edgeseq):
     done = edgeseq("datasets")
+    said = " ".join(done.out.split())
     for facts in datasets():
-        assert facts.name in done.out
-        assert facts.licence.split(",")[0] in done.out
+        assert f"{facts.name} {facts.summary} shipped {'yes' if facts.shipped else 'no; with its files: '}" in said
+        assert f"--data PATH task {facts.task}:" in said or facts.shipped
+        assert facts.licence in said
+    columns = {
+        line.index(facts.summary[:20])
+        for facts in datasets()
+        for line in done.out.splitlines()
+        if line.startswith(f"{facts.name} ")
+    }
+    assert len(columns) == 1  # they line up
     assert edgeseq("datasets", "--json").document["datasets"][0]["name"] == datasets()[0].name
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeseq.data import Dataset, Recording, deal, default_split, subject_folds
 from edgeseq.data.dataset import DEALT
-from edgeseq.data.split import RULE
+from edgeseq.data.split import OFFICIAL, RULE
 from edgeseq.errors import InputError
 
 
@@ -70,6 +70,41 @@ def test_a_split_says_that_it_is_at_random():
     assert default_split(deal(data)).rule == RULE
     known = tuple(dataclasses.replace(r, subject=str(k % 7)) for k, r in enumerate(data.recordings))
     assert default_split(dataclasses.replace(data, recordings=known)).rule == ""
+
+
+def test_of_a_label_with_two_recordings_one_is_always_trained_on():
+    data = deal(unknown(40, 40, 2, seed=3))
+    for fold in range(5):
+        split = default_split(data, fold)
+        assert split.train.label_counts().all()
+        assert 0 < len(split.validation.recordings) < len(split.train.recordings) / 4
+
+
+def test_a_label_with_one_recording_is_named_where_it_is_tested():
+    data = deal(unknown(40, 40, 1))
+    refused = []
+    for fold in range(5):
+        try:
+            assert default_split(data, fold).train.label_counts()[2] == 1
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) == 1
+    assert "label 'l2' is missing from training" in refused[0]
+
+
+def test_an_official_split_is_the_only_one_and_says_so():
+    data = deal(unknown(30, 30))
+    parts = (f"{DEALT}train", f"{DEALT}validation", f"{DEALT}test")
+    official = dataclasses.replace(
+        data,
+        recordings=tuple(dataclasses.replace(r, subject=parts[k % 3]) for k, r in enumerate(data.recordings)),
+        official=((parts[2],), (parts[1],)),
+    )
+    split = default_split(official)
+    assert split.subjects() == {"train": [parts[0]], "validation": [parts[1]], "test": [parts[2]]}
+    assert split.rule == OFFICIAL
+    with pytest.raises(InputError, match=r"it has one split, its official one\. Leave the fold out"):
+        default_split(official, 0)
 
 
 def test_few_recordings_still_make_five_folds():

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseq.data.dataset import Dataset, Recording
-from edgeseq.data.npz import load_arrays
+from edgeseq.data.dataset import SPIKE, Dataset, Recording
+from edgeseq.data.facts import Facts, Known
+from edgeseq.data.sets.files import needed
 from edgeseq.data.split import deal
 from edgeseq.errors import InputError
 
@@ -28,10 +29,7 @@ def read_braille7(path: Path) -> Dataset:
 
     Raises InputError for a file that is not in the format above.
     """
-    arrays = load_arrays(path)
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
-        raise InputError(f"{path}: key {missing[0]!r} is missing. A file of braille7 has {', '.join(_KEYS)}.")
+    arrays = needed(path, "braille7", _KEYS)
     bits, shape, y = arrays["bits"], tuple(int(size) for size in arrays["shape"].ravel()), arrays["y"]
     if (
         bits.dtype != np.uint8
@@ -53,9 +51,40 @@ def read_braille7(path: Path) -> Dataset:
             name=path.stem,
             recordings=recordings,
             channels=tuple(f"taxel{k + 1}" for k in range(shape[2])),
-            units=("spike",) * shape[2],
+            units=(SPIKE,) * shape[2],
             rate=RATE,
             labels=tuple(str(label) for label in arrays["labels"].tolist()),
             task="segment",
         )
     )
+
+
+BRAILLE7 = Known(
+    Facts(
+        name="braille7",
+        summary="a fingertip of twelve taxels sliding over seven Braille letters, as spikes",
+        subjects=0,
+        recordings=920,
+        frames=235_520,
+        minutes=19.6,
+        rate=200.0,
+        channels=tuple(f"taxel{k}" for k in range(1, 13)),
+        labels=("Space", "A", "E", "I", "O", "U", "Y"),
+        licence="of the repository Apache-2.0, of the recordings behind it unknown: look it up before publishing",
+        citation=(
+            "S. F. Müller-Cleve, V. Fra, L. Khacef, A. Pequeño-Zurro, D. Klepatsch, E. Forno, D. G. Ivanovich, "
+            "S. Rastogi, G. Urgese, F. Zenke, C. Bartolozzi. Braille letter reading: A benchmark for "
+            "spatio-temporal pattern recognition on neuromorphic hardware. Frontiers in Neuroscience 16, 2022, "
+            "951164. Encoded by B. Leto, G. Urgese, E. Macii, V. Fra. A LIF-based Legendre Memory Unit as "
+            "neuromorphic State Space Model benchmarked on a second-long spatio-temporal task. NICE 2025."
+        ),
+        origin=(
+            "github.com/neuromorphic-polito/L2MU-Braille, data/braille_splitted/ds_val_0.pt to ds_val_9.pt, "
+            "merged without duplicates"
+        ),
+        task="segment",
+        shipped=False,
+    ),
+    read_braille7,
+    ("braille7.npz",),
+)

@@ -1,0 +1,30 @@
+"""SPAR: shoulder physiotherapy exercises, a watch on the wrist. Shipped with edgeseq."""
+
+from __future__ import annotations
+
+from edgeseq.data.facts import Facts, Known
+from edgeseq.data.npz import read_npz
+
+SPAR_WATCH = Known(
+    Facts(
+        name="spar_watch",
+        summary="smartwatch on the wrist, seven shoulder physiotherapy exercises",
+        subjects=10,
+        recordings=140,
+        frames=244_102,
+        minutes=81.4,
+        rate=50.0,
+        channels=("ax", "ay", "az", "wx", "wy", "wz"),
+        labels=("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"),
+        licence="BSD-3-Clause, Copyright (c) 2018, David M. Burns (edgeseq/data/spar_watch/LICENSE.txt)",
+        citation=(
+            "D. M. Burns, N. Leung, M. Hardisty, C. M. Whyne, P. Henry, S. McLachlin. Shoulder Physiotherapy "
+            "Exercise Recognition: Machine Learning the Inertial Signals from a Smartwatch. Physiological "
+            "Measurement 39(7), 2018, arXiv:1802.01489."
+        ),
+        origin="seglearn 1.2.5, seglearn/data/watch_dataset.npy (a part of the SPAR data set), rounded to int16",
+        worn="wrist",
+    ),
+    read_npz,
+    ("spar_watch.npz",),
+)

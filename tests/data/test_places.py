@@ -1,0 +1,125 @@
+"""Data sets that are not shipped: by which names they go, where they are looked for, what is said elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeseq.data import datasets, load, locate, named
+from edgeseq.data.facts import Facts, Known
+from edgeseq.data.sets import REGISTERED
+from edgeseq.errors import InputError
+
+ABSENT = [known for known in REGISTERED if not known.facts.shipped]
+REAL = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
+
+
+def touched(folder, form):
+    """An empty file of that form, under ``folder``."""
+    path = folder / form.replace("[0-9]", "7").replace("*", "1")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+FORMS = [(known, form) for known in ABSENT for form in known.forms]
+
+
+@pytest.mark.parametrize(("known", "form"), FORMS, ids=lambda value: getattr(value, "facts", None) and value.facts.name)
+def test_every_form_is_found_by_its_file_its_folder_and_the_folder_of_all(tmp_path, known, form):
+    home = tmp_path / (known.folder or known.facts.name)
+    path = touched(home, form)
+    fixed = form.count("/") - form[form.find("*") if "*" in form else 0 :].count("/") if "*" in form else 0
+    taken = path if path.suffix == ".npz" else home.joinpath(*form.split("/")[:fixed])
+    assert known.find(tmp_path) == known.find(home) == known.find(path) == taken
+    assert known.find(taken) == taken
+
+
+def test_a_file_of_another_name_is_not_taken(tmp_path):
+    for known in ABSENT:
+        assert known.find(touched(tmp_path, "other.npz")) is None
+        assert known.find(tmp_path) is None
+        assert known.find(tmp_path / "nowhere") is None
+
+
+def test_our_own_file_goes_before_those_of_the_origin(tmp_path):
+    facts = next(facts for facts in datasets() if not facts.shipped)
+    known = Known(
+        Facts(**{name: getattr(facts, name) for name in facts.__struct_fields__}), load, ("a.npz", "s*/*.csv")
+    )
+    csv = touched(tmp_path, "s1/b.csv")
+    assert known.find(tmp_path) == tmp_path
+    assert known.find(csv) == tmp_path
+    npz = touched(tmp_path, "a.npz")
+    assert known.find(tmp_path) == npz
+
+
+@pytest.mark.parametrize("known", ABSENT, ids=lambda known: known.facts.name)
+def test_where_it_is_missing_its_origin_licence_and_command_are_named(known, tmp_path, monkeypatch):
+    facts = known.facts
+    with pytest.raises(InputError, match=f"^{facts.name} does not come with edgeseq") as without:
+        load(facts.name)
+    monkeypatch.setenv("EDGESEQ_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="there is no ") as elsewhere:
+        load(facts.name)
+    with pytest.raises(InputError, match="there is no ") as said:
+        load(f"{facts.name}={tmp_path}")
+    for message in (str(caught.value) for caught in (without, elsewhere, said)):
+        for wanted in (facts.origin, facts.licence, f"edgeseq train {facts.name} --data PATH", "EDGESEQ_DATA=FOLDER"):
+            assert wanted in message
+        assert f"FOLDER/{known.folder or facts.name}/{known.forms[0]}" in message
+
+
+@pytest.mark.parametrize("facts", datasets(), ids=lambda facts: facts.name)
+def test_a_set_is_named_by_its_name_and_by_its_place(facts, tmp_path):
+    assert named(facts.name) == facts.name
+    known = next(known for known in REGISTERED if known.facts == facts)
+    if facts.shipped:
+        with pytest.raises(InputError, match=f"{facts.name} is found by its own name or path"):
+            locate(facts.name, tmp_path)
+        with pytest.raises(InputError, match=f"{facts.name} comes with edgeseq. Leave its place out"):
+            load(f"{facts.name}={tmp_path / 'x'}")
+    else:
+        path = touched(tmp_path, known.forms[0])
+        assert locate(facts.name, tmp_path) == f"{facts.name}={path}"
+        assert named(f"{facts.name}={tmp_path}") == facts.name
+
+
+def test_the_place_in_a_lineage_is_absolute(tmp_path, monkeypatch):
+    touched(tmp_path / "sounds", "fsdd.npz")
+    monkeypatch.chdir(tmp_path)
+    assert locate("fsdd", "sounds") == f"fsdd={tmp_path / 'sounds' / 'fsdd.npz'}"
+
+
+def test_a_path_is_not_named(tmp_path):
+    for source in (tmp_path, str(tmp_path), tmp_path / "braille7.npz", "a=b", Path("fsdd"), f"spar_watch={tmp_path}"):
+        assert named(source) == ""
+    assert named(touched(tmp_path, "braille7.npz")) == "braille7"  # as model folders of before have it
+
+
+def test_a_wrong_name_before_a_place_is_refused_with_the_closest_match(tmp_path):
+    with pytest.raises(InputError, match=r"unknown data set 'fsd'\. Did you mean 'fsdd'\?"):
+        load(f"fsd={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "known",
+    [known for known in ABSENT if known.facts.name != "smnist"],  # whose 70,000 digits are those of psmnist
+    ids=lambda known: known.facts.name,
+)
+def test_the_facts_of_what_is_not_shipped_are_those_of_its_data(known):
+    facts = known.facts
+    if known.find(REAL) is None:
+        pytest.skip("the data set is not here")
+    data = load(locate(facts.name, REAL))
+    assert (facts.name, facts.licence, facts.citation) == (data.name, data.licence, data.citation)
+    assert (facts.channels, facts.labels, facts.rate, facts.task) == (data.channels, data.labels, data.rate, data.task)
+    assert (facts.recordings, facts.frames) == (len(data.recordings), data.frames)
+    assert facts.subjects == (0 if data.dealt else len(data.subjects))
+    assert facts.minutes == round(data.hours * 60, 1)
