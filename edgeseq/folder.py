@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from edgeseq.errors import InputError
-from edgeseq.manifest import FORMAT_VERSION, Manifest
+from edgeseq.manifest import FORMAT_VERSION, Input, Manifest
 
 MANIFEST_NAME = "manifest.json"
 CARD_NAME = "README.md"
@@ -220,8 +220,15 @@ def card(manifest: Manifest) -> str:
         lines.append("")
     lines += ["Made by: " + " → ".join(stage.verb for stage in manifest.lineage) + ".", ""]
     lines += ["```python", "import edgeseq", "", f'session = edgeseq.Session("{manifest.name}")']
-    lines += [f"logits = session.step(frame)  # {len(source.channels)} values", "```", ""]
+    lines += [f"logits = session.step(frame)  # {_frame(source)}", "```", ""]
     return "\n".join(lines)
+
+
+def _frame(source: Input) -> str:
+    """What a frame is, in a few words."""
+    if source.samples_per_step == 1:
+        return f"{source.width} values"
+    return f"{source.width} values: {source.samples_per_step} samples, the oldest first"
 
 
 def _sha256(file: Path) -> str:

@@ -231,7 +231,8 @@ def _apply(
 def _origin(node: torch.fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = [entry[0] for entry in stack.values()]
-    return path[-1].removeprefix("model.").removeprefix("model") if path else ""
+    form = path[-1].removeprefix("model").removeprefix(".") if path else ""
+    return form.removeprefix("model").removeprefix(".")  # behind a front end, which is its own name
 
 
 def _check(program: Program, form: StepForm) -> None:

@@ -27,6 +27,7 @@ from edgeseq.errors import InputError, Unsupported, unknown
 from edgeseq.manifest import MemoryForm
 from edgeseq.models.contract import Store
 from edgeseq.models.legendre import LegendreMemory, discretize, impulse_response, taps_for
+from edgeseq.models.listening import INNER, Listening
 from edgeseq.models.lmu import Lmu
 from edgeseq.models.lmuformer import Lmuformer
 from edgeseq.models.norms import Affine
@@ -130,8 +131,10 @@ def with_forms(model: nn.Module, forms: str | Mapping[str, str]) -> dict[str, Me
         InputError: an unknown form, or one for a block that the model does not have.
         Unsupported: taps are asked for, and there is nothing that could have them.
     """
-    reader = READERS.get(type(model), "")
-    blocks = {f"blocks.{i}": block for i, block in enumerate(cast(nn.ModuleList, model.blocks))} if reader else {}
+    owner, inside = (model.model, INNER) if isinstance(model, Listening) else (model, "")
+    reader = READERS.get(type(owner), "")
+    parts = enumerate(cast(nn.ModuleList, owner.blocks)) if reader else ()
+    blocks = {f"{inside}blocks.{i}": block for i, block in parts}
     if forms == "taps" and not blocks:
         known = ", ".join(family.__name__ for family in READERS)
         raise Unsupported(f"this model has no memory that could be kept as taps: only models of {known} have")

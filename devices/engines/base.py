@@ -65,7 +65,7 @@ class Engine:
 
 def frame_width(manifest: Manifest) -> int:
     """C: the values in the frame that one step takes."""
-    return len(manifest.input.channels) * manifest.input.samples_per_step
+    return manifest.input.width
 
 
 def input_width(manifest: Manifest) -> int:

@@ -59,13 +59,15 @@ class StreamingModel(nn.Module, ABC):
     input_mean: Tensor
     input_scale: Tensor
 
-    def __init__(self, input_size: int, output_size: int) -> None:
+    def __init__(self, input_size: int, output_size: int, *, normalized: bool = True) -> None:
+        """``normalized``: whether frames are standardized as they come, or by something of the model's own."""
         super().__init__()
         self.input_size = input_size
         self.output_size = output_size
         self.look_ahead = 0
-        self.register_buffer("input_mean", torch.zeros(input_size))
-        self.register_buffer("input_scale", torch.ones(input_size))
+        if normalized:
+            self.register_buffer("input_mean", torch.zeros(input_size))
+            self.register_buffer("input_scale", torch.ones(input_size))
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Standardize inputs with these statistics of the training subjects, per channel and in the input's units.
@@ -79,6 +81,10 @@ class StreamingModel(nn.Module, ABC):
     def normalize(self, x: Tensor) -> Tensor:
         """Standardize ``x (..., C)``."""
         return (x - self.input_mean) * self.input_scale
+
+    def features(self, x: Tensor) -> Tensor:
+        """What is standardized of recordings from their start, ``x (B, T, C)``: the frames, or what is made of them."""
+        return x
 
     def projections(self) -> dict[str, Projection]:
         """The model's linear maps by name: what may be quantized or pruned. A family adds what it knows of them."""
@@ -156,7 +162,8 @@ class StreamingModel(nn.Module, ABC):
 
 
 class LookAheadModel(StreamingModel):
-    """A model that waits for the L = ``look_ahead`` frames behind the one that it speaks of.
+    """A model that is told which calls bring a frame: it may wait for the L = ``look_ahead`` frames behind the one that
+    it speaks of.
 
     The answer of call t is that of frame t - L; the first L answers mean nothing. ``live`` says what a call brings: 1
     for a frame, and 0 in the L calls after a recording's last frame (:meth:`flush`), whose answers are those of its
@@ -164,7 +171,9 @@ class LookAheadModel(StreamingModel):
     on the frame of some calls ago, and takes what it makes of a frame that is not there for zero, as if the recording
     were padded with zeros ahead of every layer: so nothing from outside of a recording is in any answer.
 
-    With L = 0 nothing waits, and there is no such state.
+    With L = 0 nothing waits, there is no such state, and the model's file does not read ``live``. In training it says
+    which frames the statistics of batch norms are of, where segments are filled up to the length of others. Without
+    ``live`` every call brings a frame.
     """
 
     def counts(self) -> tuple[str, ...]:
@@ -186,10 +195,9 @@ class LookAheadModel(StreamingModel):
     def run_steps(self, x: Tensor, state: State | None = None, live: Tensor | None = None) -> tuple[Tensor, State]:
         """What ``forward`` computes, by the loop of ``step``: the reference for it."""
         state = self.initial_state(x.shape[0]) if state is None else state
-        live = x.new_ones(*x.shape[:2], 1) if live is None else live
         answers = []
         for t in range(x.shape[1]):
-            y, state = self.step(x[:, t], state, live[:, t])
+            y, state = self.step(x[:, t], state, None if live is None else live[:, t])
             answers.append(y)
         return torch.stack(answers, 1), state
 
@@ -197,7 +205,7 @@ class LookAheadModel(StreamingModel):
         """``y (B, L, K)`` of the last L frames of a recording, by L calls that bring no frame."""
         if not self.look_ahead:
             return super().flush(state)
-        rest = self.input_mean.new_zeros(len(state["live"]), self.look_ahead, self.input_size)
+        rest = self.input_mean.new_zeros(len(next(iter(state.values()))), self.look_ahead, self.input_size)
         y, state = self(rest, state, rest.new_zeros(*rest.shape[:2], 1))
         return y, state
 
@@ -205,29 +213,34 @@ class LookAheadModel(StreamingModel):
 class Masks:
     """Which of the frames that a look-ahead model works on are there: ``live`` by how many calls ago they came.
 
-    Made of the state "live" ``(B, L)`` and the calls' own values ``(B, 1)`` or ``(B, T, 1)``; with L = 0 all are.
+    Made of the state "live" ``(B, L)`` and the calls' own values ``(B, 1)`` or ``(B, T, 1)``. With L = 0 there are no
+    answers but those of the calls' own frames, so that only the statistics of norms need to know.
     """
 
     def __init__(self, look_ahead: int, state: State, x: Tensor, live: Tensor | None) -> None:
         self.look_ahead = look_ahead
+        self._all = live
+        self._frames = 1 if x.ndim == 2 else x.shape[1]
         if look_ahead:
             now = x.new_ones(*x.shape[:-1], 1) if live is None else live
             past = state["live"] if x.ndim == 2 else state["live"][..., None]
             self._all = torch.cat([past, now], 1)  # (B, L + 1), or (B, L + T, 1)
-            self._frames = 1 if x.ndim == 2 else x.shape[1]
 
-    def of(self, delay: int) -> Tensor:
-        """1 where the frame of ``delay`` calls ago is there, else 0: ``(B, 1)`` or ``(B, T, 1)``."""
+    def of(self, delay: int) -> Tensor | None:
+        """1 where the frame of ``delay`` calls ago is there, else 0: ``(B, 1)`` or ``(B, T, 1)``; None if all are."""
+        if self._all is None:
+            return None
         start = self.look_ahead - delay
         return self._all[:, start : start + self._frames]
 
     def apply(self, x: Tensor, delay: int) -> Tensor:
         """``x (B, ..., C)``, made of the frames of ``delay`` calls ago: 0 for those that are not there."""
-        return x * self.of(delay) if self.look_ahead else x
+        there = self.of(delay) if self.look_ahead else None
+        return x if there is None else x * there
 
     def following(self) -> State:
         """The next state "live", if there is one."""
-        if not self.look_ahead:
+        if not self.look_ahead or self._all is None:
             return {}
         kept = self._all[:, self._all.shape[1] - self.look_ahead :]
         return {"live": kept.flatten(1)}

@@ -29,7 +29,7 @@ from edgeseq.errors import InputError, Unsupported
 from edgeseq.models.contract import LookAheadModel, Masks, Projection, State
 from edgeseq.models.conv import StreamingConv
 from edgeseq.models.legendre import LegendreMemory
-from edgeseq.models.norms import fold_behind, folded_norm, norm, norm_behind
+from edgeseq.models.norms import fold_behind, folded_norm, norm, norm_behind, normed, of_frames
 from edgeseq.models.readout import Pooling
 
 KERNEL = 3
@@ -43,10 +43,13 @@ class Stage(nn.Module):
         self.conv = StreamingConv(inputs, dim, KERNEL, bias=False)
         self.norm: nn.Module = norm(dim, folded=folded)
 
-    def run(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """``x (B, C)`` or ``(B, T, C)`` after ``past (B, 2, C)`` to ``(B, H)`` or ``(B, T, H)``, and the next."""
+    def run(self, x: Tensor, past: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``x (B, C)`` or ``(B, T, C)`` after ``past (B, 2, C)`` to ``(B, H)`` or ``(B, T, H)``, and the next.
+
+        ``live``: which of the frames that it answers for are there.
+        """
         h, past = (self.conv.step if x.ndim == 2 else self.conv)(x, past)
-        return self.norm(torch.relu(h)), past
+        return normed(self.norm, torch.relu(h), live), past
 
 
 class Tokenizer(nn.Module):
@@ -70,8 +73,9 @@ class Tokenizer(nn.Module):
         h = masks.apply(x, 0)
         for i, stage in enumerate(self.stages):
             name = f"tokenizer.{i}.past"
-            h, following[name] = stage.run(h, state[name])
-            h = masks.apply(h, i + 1)  # of a causal one: as it is
+            delay = 0 if self.causal else i + 1
+            h, following[name] = stage.run(h, state[name], masks.of(delay))
+            h = masks.apply(h, delay)
         name = "tokenizer.residual.past"
         past = state[name]
         y, following[name] = (self.residual.step if h.ndim == 2 else self.residual)(h, past)
@@ -122,19 +126,25 @@ class LmuformerBlock(nn.Module):
         u = torch.relu(self.encoder(x))
         return u if live is None else u * live
 
-    def answer(self, mixed: Tensor, x: Tensor) -> Tensor:
-        """What the LMU's mixer says ``(..., H)`` of ``x (..., H)`` to the block's answer ``(..., H)``."""
+    def answer(self, mixed: Tensor, x: Tensor, live: Tensor | None) -> Tensor:
+        """What the LMU's mixer says ``(..., H)`` of ``x (..., H)`` to the block's answer ``(..., H)``.
+
+        Its norms are three, so that in training they are given all at once what ``live (..., 1)`` says is there.
+        """
+        return of_frames(self._answer, live if self.training else None, mixed, x)
+
+    def _answer(self, mixed: Tensor, x: Tensor) -> Tensor:
         h = x + self.norm(self.projection(torch.relu(mixed)))
         return cast(Tensor, h + self.feedforward(h))
 
-    def mix(self, m: Tensor, x: Tensor) -> Tensor:
+    def mix(self, m: Tensor, x: Tensor, live: Tensor | None) -> Tensor:
         """``m (..., U, Q)`` and ``x (..., H)`` to the block's answer ``(..., H)``."""
-        return self.answer(self.mixer(torch.cat([m.flatten(-2), x], -1)), x)
+        return self.answer(self.mixer(torch.cat([m.flatten(-2), x], -1)), x, live)
 
     def step(self, x: Tensor, m: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
         """``x (B, H)``, ``m (B, U, Q)`` and ``live (B, 1)`` to ``h (B, H)`` and the next ``m``."""
         m = self.memory.step(self.encode(x, live), m)
-        return self.mix(m, x), m
+        return self.mix(m, x, live), m
 
     def forward(self, x: Tensor, m: Tensor | None, live: Tensor | None) -> tuple[Tensor, Tensor]:
         """``x (B, T, H)`` from ``m (B, U, Q)``, or from zero, and ``live (B, T, 1)`` to ``h`` and the last ``m``."""
@@ -143,9 +153,9 @@ class LmuformerBlock(nn.Module):
             size = self.memory.channels * self.memory.order
             of_memory, of_x = self.mixer.weight.split([size, x.shape[-1]], 1)
             remembered, m = self.memory.folded(u, m, of_memory)  # (B, T, H)
-            return self.answer(remembered + linear(x, of_x, self.mixer.bias), x), m
+            return self.answer(remembered + linear(x, of_x, self.mixer.bias), x, live), m
         memory = self.memory(u, m)  # (B, T, U, Q)
-        return self.mix(memory, x), memory[:, -1]
+        return self.mix(memory, x, live), memory[:, -1]
 
     def fold(self) -> None:
         """Multiply the norms into the maps ahead of them."""
@@ -245,7 +255,7 @@ class Lmuformer(LookAheadModel):
         """One call ``x (B, C)``, or many ``(B, T, C)``; not ``carried``: from the initial state."""
         masks = Masks(self.look_ahead, state, x, live)
         following = masks.following()
-        there = masks.of(self.look_ahead) if self.look_ahead else None  # (B, 1), or (B, T, 1)
+        there = masks.of(self.look_ahead)  # (B, 1), or (B, T, 1)
         h = self.tokenizer.run(self.normalize(x), state, following, masks)  # (B, H), or (B, T, H)
         for i, block in enumerate(self.blocks):
             name = f"blocks.{i}.memory"

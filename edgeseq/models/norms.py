@@ -8,6 +8,8 @@ there is nothing to fold it into, and the affine map stays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
@@ -18,10 +20,10 @@ EPSILON = 1e-5
 class BatchNorm(nn.Module):
     """Over batch and time ``(..., C)``; when not training an affine map of each channel.
 
-    The statistics of training are of all calls, whether they bring a frame or not. Of segments of one length, which is
-    all that such a model is trained on, a model with look-ahead L has L calls without a frame beside their T frames, in
-    training as in use. Of other lengths they would hang on what a segment was filled up with, to that of its neighbours
-    (refused by :func:`edgeseq.training.checks.check_norms`).
+    The statistics of training are of frames alone: ``live (..., 1)`` is 0 where ``x`` is made of no frame, ahead of a
+    recording or behind its end. So they do not hang on what a segment was filled up with, to the length of its
+    neighbours; a model with such norms is a LookAheadModel, which is told. In training 0 is said of what is not there.
+    A single frame has no variance: of fewer than two the running statistics are taken, and left as they are.
     """
 
     running_mean: Tensor
@@ -34,9 +36,14 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(0, 1) if x.ndim == 3 else x
-        flat = batch_norm(flat, self.running_mean, self.running_var, self.weight, self.bias, self.training, eps=EPSILON)
+    def forward(self, x: Tensor, live: Tensor | None = None) -> Tensor:
+        return of_frames(self._normed, live if self.training else None, x)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """``x (..., C)`` by its own statistics in training, or by the running ones."""
+        flat = x.flatten(0, 1) if x.ndim == 3 else x  # (N, C)
+        own = self.training and len(flat) > 1
+        flat = batch_norm(flat, self.running_mean, self.running_var, self.weight, self.bias, own, eps=EPSILON)
         return flat.reshape(x.shape) if x.ndim == 3 else flat
 
     def affine(self) -> tuple[Tensor, Tensor]:
@@ -57,6 +64,25 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
+
+
+def of_frames(function: Callable[..., Tensor], live: Tensor | None, *inputs: Tensor) -> Tensor:
+    """What ``function`` makes of ``inputs (..., C)`` where ``live (..., 1)`` is 1, of those frames alone; else 0.
+
+    Frames may stand in any shape, and without ``live``, or with 1 everywhere, they are left as they stand.
+    """
+    if live is None or bool(live.all()):
+        return function(*inputs)
+    there = live.flatten().nonzero()[:, 0]  # (N)
+    made = function(*(x.flatten(0, -2).index_select(0, there) for x in inputs))  # (N, C)
+    filled = made.new_zeros(live.numel(), made.shape[-1]).index_copy(0, there, made)
+    return filled.reshape(*live.shape[:-1], -1)
+
+
+def normed(norm: nn.Module, x: Tensor, live: Tensor | None) -> Tensor:
+    """``x (..., C)`` through a layer's norm of any kind; of them a batch norm asks which frames are there."""
+    y: Tensor = norm(x, live) if isinstance(norm, BatchNorm) else norm(x)
+    return y
 
 
 def norm(channels: int, *, folded: bool) -> BatchNorm | Affine:

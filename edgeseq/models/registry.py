@@ -25,6 +25,7 @@ FAMILIES = {
     "l2mu": "edgeseq.models.l2mu:L2mu",
 }
 ENTRY_POINTS = "edgeseq.families"
+FRONT = "front"  # the argument that puts a front end ahead of any family: the fields of edgeseq.signal.LogMel
 
 
 class Preset(msgspec.Struct, frozen=True):
@@ -173,7 +174,14 @@ def presets() -> dict[str, Preset]:
             "lmu",
             "feed-forward LMU as for permuted digits: one memory of 784 steps, order 468, 346 hidden units",
             {"channels": [1], "orders": [468], "thetas": [784.0], "hidden": [346]},
-            {"batch": 100, "learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0},
+            {
+                "rounds": 12,
+                "steps": 500,
+                "batch": 100,
+                "learning_rate": 1e-3,
+                "weight_decay": 0.0,
+                "label_smoothing": 0.0,
+            },
         ),
         "lmu_cell-published": Preset(
             "lmu_cell",
@@ -186,6 +194,12 @@ def presets() -> dict[str, Preset]:
             "S4D as for sequential CIFAR: four layers of 128 channels with 32 modes each, averaged (segments only)",
             {"hidden": 128, "layers": 4, "state": 64, "dropout": 0.1, "readout": "mean"},
             {"batch": 50, "learning_rate": 1e-2, "weight_decay": 0.01, "label_smoothing": 0.0},
+        ),
+        "s4d-digits": Preset(
+            "s4d",
+            "S4D as for permuted digits, small enough for two cores: two layers of 64 channels with 16 modes, averaged",
+            {"hidden": 64, "layers": 2, "state": 32, "norm": "batch", "prenorm": True, "readout": "mean"},
+            {"rounds": 6, "steps": 1000, "batch": 50, "learning_rate": 8e-3, "label_smoothing": 0.0},
         ),
         "lmuformer-published": Preset(
             "lmuformer",
@@ -265,11 +279,13 @@ def family_class(family: str, *, trust: bool = False) -> type[StreamingModel]:
 def build(
     family: str, input_size: int, output_size: int, arguments: dict[str, Any], *, trust: bool = False
 ) -> StreamingModel:
-    """A model of the family, freshly initialized.
+    """A model of the family, freshly initialized; with the argument "front", behind a front end for sound.
 
     Raises:
         InputError: an unknown family or argument, or a value that the family refuses.
     """
+    if FRONT in arguments:
+        return _listening(family, input_size, output_size, arguments, trust=trust)
     made = family_class(family, trust=trust)
     accepted = [p.name for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in arguments:
@@ -279,3 +295,19 @@ def build(
         return made(input_size, output_size, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"family {family!r} refuses its arguments {arguments}: {error}") from error
+
+
+def _listening(
+    family: str, input_size: int, output_size: int, arguments: dict[str, Any], *, trust: bool
+) -> StreamingModel:
+    from edgeseq.models.listening import Listening
+    from edgeseq.signal.log_mel import LogMel
+
+    features = LogMel.of(arguments[FRONT])
+    if features.hop != input_size:
+        raise InputError(
+            f"front: a hop of {features.hop} samples of one channel is asked for, and a frame has {input_size} values: "
+            "a front end hears one channel of sound"
+        )
+    others = {name: value for name, value in arguments.items() if name != FRONT}
+    return Listening(features, build(family, features.mels, output_size, others, trust=trust))

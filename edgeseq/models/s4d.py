@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, glu
 
 from edgeseq.errors import InputError, unknown
-from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.contract import LookAheadModel, State
 from edgeseq.models.diagonal import DiagonalSsm
-from edgeseq.models.norms import Affine, BatchNorm, folded_norm
+from edgeseq.models.norms import Affine, BatchNorm, folded_norm, normed
 from edgeseq.models.readout import Pooling
 
 NORMS = ("layer", "batch", "affine")
@@ -61,33 +61,32 @@ class S4dBlock(nn.Module):
         self.mixer = nn.Linear(channels, 2 * channels)
         self.dropout = TiedDropout(share)
 
-    def ahead(self, u: Tensor) -> Tensor:
-        """``u (..., H)``: what the state space layer reads."""
-        normed: Tensor = self.norm(u) if self.prenorm else u
-        return normed
+    def ahead(self, u: Tensor, live: Tensor | None) -> Tensor:
+        """``u (..., H)``, of frames that are there where ``live (..., 1)`` is 1: what the state space layer reads."""
+        return normed(self.norm, u, live) if self.prenorm else u
 
-    def behind(self, v: Tensor, u: Tensor) -> Tensor:
+    def behind(self, v: Tensor, u: Tensor, live: Tensor | None) -> Tensor:
         """``v (..., H)``, what it answers, and the block's input ``u (..., H)`` to ``h (..., H)``."""
         h: Tensor = u + self.dropout(glu(self.mixer(self.dropout(gelu(v))), -1))
-        return h if self.prenorm else cast(Tensor, self.norm(h))
+        return h if self.prenorm else normed(self.norm, h, live)
 
-    def step(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """``u (B, H)``, ``s (B, 2, M, H)`` to ``h (B, H)`` and the next ``s``."""
-        v, s = self.ssm.step(self.ahead(u), s)
-        return self.behind(v, u), s
+    def step(self, u: Tensor, s: Tensor, live: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``u (B, H)``, ``s (B, 2, M, H)`` and ``live (B, 1)`` to ``h (B, H)`` and the next ``s``."""
+        v, s = self.ssm.step(self.ahead(u, live), s)
+        return self.behind(v, u, live), s
 
-    def forward(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """``u (B, T, H)`` from ``s`` to ``h (B, T, H)`` and the state after the last frame."""
-        v, s = self.ssm(self.ahead(u), s)
-        return self.behind(v, u), s
+    def forward(self, u: Tensor, s: Tensor, live: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``u (B, T, H)`` from ``s`` and ``live (B, T, 1)`` to ``h (B, T, H)`` and the state after the last frame."""
+        v, s = self.ssm(self.ahead(u, live), s)
+        return self.behind(v, u, live), s
 
     def last(self, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """``u (B, T, H)`` from ``s`` to ``h (B, H)`` after the last frame, and the state."""
-        v, s = self.ssm.last(self.ahead(u), s)
-        return self.behind(v, u[:, -1]), s
+        """``u (B, T, H)`` from ``s`` to ``h (B, H)`` after the last frame, and the state; not in training."""
+        v, s = self.ssm.last(self.ahead(u, None), s)
+        return self.behind(v, u[:, -1], None), s
 
 
-class S4d(StreamingModel):
+class S4d(LookAheadModel):
     """An encoder, S4D blocks, and a causal read-out.
 
     Arguments: ``hidden`` channels H, ``layers``, ``state`` size N = 2M; ``init`` (lin, inv, legs, real), ``rule`` (zoh,
@@ -156,28 +155,31 @@ class S4d(StreamingModel):
         state = {f"layers.{i}.state": layer.ssm.initial_state(batch) for i, layer in enumerate(self.layers)}
         return state | self.pooling.states(self.input_mean, batch)
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h, following = self.encoder(self.normalize(x)), {}  # (B, H)
+    def step(self, x: Tensor, state: State, live: Tensor | None = None) -> tuple[Tensor, State]:
+        return self._run(x, state, live)  # (B, K)
+
+    def forward(self, x: Tensor, state: State | None = None, live: Tensor | None = None) -> tuple[Tensor, State]:
+        return self._run(x, self.initial_state(x.shape[0]) if state is None else state, live)  # (B, T, K)
+
+    def _run(self, x: Tensor, state: State, live: Tensor | None) -> tuple[Tensor, State]:
+        """One call ``x (B, C)``, or many ``(B, T, C)``; ``live`` is for the norms alone, as nothing waits."""
+        h, following = self.encoder(self.normalize(x)), {}  # (B, H), or (B, T, H)
         for i, layer in enumerate(self.layers):
             name = f"layers.{i}.state"
-            h, following[name] = layer.step(h, state[name])
-        return self.pooling.step(self.readout(self.norm(h)), state, following), following  # (B, K)
+            run = layer.step if x.ndim == 2 else layer
+            h, following[name] = run(h, state[name], live)
+        z = self.readout(normed(self.norm, h, live))
+        pool = self.pooling.step if x.ndim == 2 else self.pooling
+        return pool(z, state, following, live), following
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        state = self.initial_state(x.shape[0]) if state is None else state
-        h, following = self.encoder(self.normalize(x)), {}  # (B, T, H)
-        for i, layer in enumerate(self.layers):
-            name = f"layers.{i}.state"
-            h, following[name] = layer(h, state[name])
-        return self.pooling(self.readout(self.norm(h)), state, following), following  # (B, T, K)
-
-    def last(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def last(self, x: Tensor, state: State | None = None, live: Tensor | None = None) -> tuple[Tensor, State]:
         if self.pooling.kind != "last" or self.training:
-            return super().last(x, state)  # every frame of the last layer counts, for the read-out or for a batch norm
+            return super().last(x, state, live)  # every frame of the last layer counts: in the read-out, or in a norm
         state = self.initial_state(x.shape[0]) if state is None else state
         h, following = self.encoder(self.normalize(x)), {}  # (B, T, H)
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.layers[:-1]):
             name = f"layers.{i}.state"
-            run = layer.last if i == len(self.layers) - 1 else layer
-            h, following[name] = run(h, state[name])
+            h, following[name] = layer(h, state[name], live)
+        name = f"layers.{len(self.layers) - 1}.state"
+        h, following[name] = self.layers[-1].last(h, state[name])
         return self.readout(self.norm(h)), following

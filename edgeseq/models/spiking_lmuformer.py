@@ -34,7 +34,7 @@ from edgeseq.models.contract import LookAheadModel, Masks, State
 from edgeseq.models.conv import Delay, StreamingConv
 from edgeseq.models.legendre import LegendreMemory
 from edgeseq.models.neurons import Neurons, prefixed
-from edgeseq.models.norms import fold_behind, folded_norm, norm, norm_behind
+from edgeseq.models.norms import fold_behind, folded_norm, norm, norm_behind, normed
 from edgeseq.models.readout import Pooling
 from edgeseq.models.s4d import TiedDropout
 
@@ -92,14 +92,20 @@ class Call:
 
     def __init__(self, look_ahead: int, state: State, x: Tensor, live: Tensor | None) -> None:
         masks = Masks(look_ahead, state, x, live)
-        # Which frames are there, of so many calls ago; all of them if nothing waits.
-        self.there = {delay: masks.of(delay) for delay in range(look_ahead + 1)} if look_ahead else {}
+        # Which frames are there, of so many calls ago.
+        self.there = {delay: masks.of(delay) for delay in range(look_ahead + 1)}
+        self.waits = look_ahead > 0
         self.state, self.following = state, masks.following()
         self.many = x.ndim == 3
 
     def masked(self, x: Tensor, delay: int) -> Tensor:
         """``x (B, ..., C)``, made of the frames of ``delay`` calls ago: 0 for those that are not there."""
-        return x * self.there[delay] if self.there else x
+        there = self.there[delay] if self.waits else None
+        return x if there is None else x * there
+
+    def normed(self, norm: nn.Module, x: Tensor, delay: int) -> Tensor:
+        """``x (B, ..., C)``, made of the frames of ``delay`` calls ago, through a norm."""
+        return normed(norm, x, self.there[delay])
 
     def carry(self, name: str, layer: StreamingConv | Delay, x: Tensor) -> Tensor:
         """``x (B, ..., C)`` through a layer that keeps frames, whose state has this ``name``."""
@@ -118,7 +124,7 @@ class Call:
         Without a current a membrane at rest stays there, and one that is charged decays.
         """
         neurons = population.neurons
-        driven = self.masked(population.norm(current), delay)
+        driven = self.masked(self.normed(population.norm, current, delay), delay)
         before = {key: self.state[f"{name}.{key}"] for key in neurons.states}
         spikes, after = (neurons if self.many else neurons.step)(driven, before)
         self.following.update(prefixed(name, after))
@@ -190,7 +196,7 @@ class SpikingLmuBlock(nn.Module):
         remembered = call.fire(f"{name}.remembered", self.remembered, m, delay)
         mixed = self.mixer(torch.cat([remembered, begun], -1))
         hidden = call.fire(f"{name}.hidden", self.hidden, mixed, delay)  # (B, ..., H)
-        e = e + self.dropout(self.projection_norm(self.projection(hidden)))
+        e = e + self.dropout(call.normed(self.projection_norm, self.projection(hidden), delay))
         middle = call.fire(f"{name}.middle", self.middle, e, delay)
         expanded = call.fire(f"{name}.expanded", self.expanded, self.expand(middle), delay)
         return cast(Tensor, e + self.dropout(self.contract(expanded)))  # (B, ..., H)
@@ -335,7 +341,7 @@ class SpikingLmuformer(LookAheadModel):
             e = block.run(call, f"blocks.{i}", e, self.look_ahead)
         z = self.readout(call.fire("end", self.end, e, self.look_ahead))  # (B, ..., K)
         pool = self.pooling if call.many else self.pooling.step
-        return pool(z, state, call.following, call.there.get(self.look_ahead)), call.following
+        return pool(z, state, call.following, call.there[self.look_ahead]), call.following
 
     def _tokens(self, call: Call, h: Tensor) -> Tensor:
         """Frames ``(B, ..., C)`` to tokens ``(B, ..., H)``, of the frame of ``look_ahead`` calls ago."""

@@ -22,8 +22,9 @@ from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, StateEntry, state_table
 from edgeseq.models.check import alike, attributes, check_contract, check_states, stepped
 from edgeseq.models.contract import State, StreamingModel, parameter_count
+from edgeseq.models.listening import Listening, behind
 from edgeseq.models.quantized import with_precision
-from edgeseq.models.registry import FAMILIES, build
+from edgeseq.models.registry import FAMILIES, FRONT, build
 
 PARTS = ("train", "validation", "test")
 SHOWN_MISFITS = 3
@@ -44,9 +45,7 @@ def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
     """
     manifest = folder.manifest
     path = folder.file(WEIGHTS_NAME)
-    model = build(
-        manifest.family, len(manifest.input.channels), len(manifest.labels), dict(manifest.arguments), trust=trust
-    )
+    model = build(manifest.family, manifest.input.width, len(manifest.labels), dict(manifest.arguments), trust=trust)
     with_precision(model, manifest.precision)
     try:
         model.load_state_dict(load_file(path))
@@ -125,8 +124,9 @@ def save_model(
             f"the model is a {type(model).__name__}: a subclass of edgeseq.models.contract.StreamingModel is needed, "
             "which may hold it and says where its state starts and what one step is"
         )
-    family = _importable(family) if family else _family_of(model)
-    given = _arguments(arguments or {})
+    family = _importable(family) if family else _family_of(behind(model))
+    heard = {FRONT: msgspec.to_builtins(model.front.features)} if isinstance(model, Listening) else {}
+    given = _arguments({**(arguments or {}), **heard})
     rebuilt = _rebuilt(model, family, given)
     dataset = datasets.load(data, mapping) if data else None
     source = _input(rebuilt, dataset, channels, rate)
@@ -310,13 +310,14 @@ def _input(
                 raise InputError(f"{what} {given[what]}, but {dataset.name} has {has}: leave one of them out")
         named, rate = ours, dataset.rate
     _check_given("channels", [channel.name for channel in named], dataset)
-    if len(named) != model.input_size:
+    samples = model.front.features.hop if isinstance(model, Listening) else 1
+    if len(named) * samples != model.input_size:
         raise InputError(f"{len(named)} channels named for a model of {model.input_size} inputs: one for each")
     _check_distinct("channel", [channel.name for channel in named])
     if not rate or not 0 < rate < float("inf"):
-        raise InputError(f"rate {rate}: frames a second (Hz) are needed, or data that says them")
+        raise InputError(f"rate {rate}: samples a second (Hz) are needed, or data that says them")
     mean, std = model.input_mean.tolist(), (1 / model.input_scale).tolist()
-    return Input(named, float(rate), Normalization(tuple(mean), tuple(std)), look_ahead=model.look_ahead)
+    return Input(named, float(rate), Normalization(tuple(mean), tuple(std)), samples, model.look_ahead)
 
 
 def _subjects(dataset: datasets.Dataset | None, split: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

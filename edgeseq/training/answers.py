@@ -1,7 +1,8 @@
 """What a model answers to whole recordings, those that look ahead included.
 
 A model with look-ahead L speaks of frame t in call t + L. Behind a recording's end it gets L calls that bring no frame
-(``live`` is 0), after which every frame has its answer.
+(``live`` is 0), after which every frame has its answer. What fills a recording up to the length of others is no frame
+either: no answer hangs on it, nor the statistics of batch norms in training.
 
 Shape letters: B batch, T frames, C channels, K labels, L frames of look-ahead.
 """
@@ -54,7 +55,8 @@ def _segments(model: StreamingModel, x: Tensor, lengths: Tensor) -> tuple[Tensor
 
 def _call(model: StreamingModel, x: Tensor, lengths: Tensor, *, last: bool = False) -> tuple[Tensor, State]:
     """``forward``, or ``last``, over the recordings and the calls behind their end."""
-    if isinstance(model, LookAheadModel) and model.look_ahead:
+    filled = bool((lengths < x.shape[1]).any())
+    if isinstance(model, LookAheadModel) and (filled or model.look_ahead):
         x = pad(x, (0, 0, 0, model.look_ahead))
         live = (torch.arange(x.shape[1]) < lengths[:, None]).to(x)[..., None]  # (B, T + L, 1)
         y, state = model.last(x, None, live) if last else model(x, None, live)

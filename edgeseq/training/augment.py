@@ -5,6 +5,7 @@ Shape letters: T frames of a crop, N frames of a recording, C channels.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.data import Recording
-from edgeseq.data.dataset import SPIKE
+from edgeseq.data.dataset import PIXEL, SOUND, SPIKE
 from edgeseq.training.settings import Augmentation
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int16]
 _ACCELERATION = {"g", "m/s2", "m/s^2", "m/s²"}
 _ANGULAR_VELOCITY = {"rad/s", "deg/s", "dps", "°/s"}
+COLOURS = 8  # frequencies, evenly spaced, at which the gain of a random filter is drawn
 SLOW = 0.5  # seconds: what is slower than this is posture, not movement
 # The other wrist is the mirror image of this one. x lies along the forearm and turns over, y and z stay. Acceleration
 # is a polar vector; angular velocity is an axial one, for which a reflection turns over the other two.
@@ -113,19 +115,29 @@ class Crop(NamedTuple):
 class Sampler:
     """Draws training crops, or changes whole recordings. Crops fall on recordings in proportion to their length.
 
-    Spikes are 0 or 1: of recordings with a channel of them only the time may shift, and spikes drop out.
+    Spikes are 0 or 1: of recordings with a channel of them only the time may shift, and spikes drop out. Where a frame
+    holds several ``samples``, the signal that they are of is what is changed.
     """
 
     def __init__(
-        self, recordings: Sequence[Recording], units: Sequence[str], rate: float, augmentation: Augmentation
+        self,
+        recordings: Sequence[Recording],
+        units: Sequence[str],
+        rate: float,
+        augmentation: Augmentation,
+        samples: int = 1,
     ) -> None:
-        self.recordings = [r for r in recordings if len(r.x) > 2]
-        self.augmentation = augmentation
+        """``rate`` is in frames per second."""
+        self.recordings = [_unframed(r, samples) for r in recordings if len(r.x) * samples > 2]
+        self.augmentation, self.samples = augmentation, samples
         self.triads = Triads.of(units)
-        self.rate = rate
+        self.rate = rate * samples
         self._spikes = np.array([unit == SPIKE for unit in units])  # (C,)
         self._spiking = bool(self._spikes.any())
-        self._slow = [slow_part(r.x, int(SLOW * rate)) for r in self.recordings]
+        self._silent = self._spikes | np.array([unit == SOUND for unit in units])  # (C,): 0 is nothing at all
+        self._slow: list[Floats] = []
+        if not {SOUND, PIXEL} & set(units):  # which lie on nothing
+            self._slow = [slow_part(r.x, int(SLOW * rate)) for r in self.recordings]
         for slow in self._slow:
             slow[:, self.triads.gyroscope_channels] = 0  # a turn has no rest
         lengths = np.array([len(recording.x) for recording in self.recordings], np.float64)
@@ -135,6 +147,11 @@ class Sampler:
 
     def draw(self, rng: np.random.Generator, frames: int, settle: int, stitch: float) -> Crop:
         """One crop of ``frames`` frames; the first ``settle`` labels after its start and seams are -1."""
+        x, y, age = self._crop(rng, frames * self.samples, settle * self.samples, stitch)
+        last = slice(self.samples - 1, None, self.samples)  # what is said of a frame is said of its last sample
+        return Crop(x.reshape(frames, -1), y[last], age[last] // self.samples)
+
+    def _crop(self, rng: np.random.Generator, frames: int, settle: int, stitch: float) -> Crop:
         xs, ys, ages, length = [], [], [], 0
         seam = int(rng.integers(frames // 4, frames)) if rng.random() < stitch else frames
         while length < frames:
@@ -169,7 +186,8 @@ class Sampler:
         if not self._spiking:
             factor = self._factor(rng)
             x, _ = self._moved(rng, index, 0.0, factor, int((len(x) - 1) / factor) + 1)
-        return shifted(self._worn(rng, x), round(rng.uniform(-shift, shift)), self._spikes)
+        x = shifted(self._worn(rng, x), round(rng.uniform(-shift, shift)), self._silent)
+        return x if self.samples == 1 else _whole_frames(x, self.samples)
 
     def _factor(self, rng: np.random.Generator) -> float:
         limit = math.log(self.augmentation.tempo)
@@ -181,8 +199,10 @@ class Sampler:
         """``frames`` frames of a recording from ``start``, at a tempo, with a movement of another size."""
         recording = self.recordings[index]
         x, y = resample(recording.x, recording.y, start, factor, frames)
-        slow, _ = resample(self._slow[index], recording.y, start, factor, frames)
         amplitude = math.exp(rng.normal() * self.augmentation.scale)
+        if not self._slow:
+            return x * np.float32(amplitude), y
+        slow, _ = resample(self._slow[index], recording.y, start, factor, frames)
         return slow + (x - slow) * self._gains(factor, amplitude), y
 
     def _gains(self, factor: float, amplitude: float) -> Floats:
@@ -204,6 +224,8 @@ class Sampler:
         turn = random_rotation(rng, (math.hypot(a.rotation, a.roll), a.rotation, a.rotation))
         for start in (*self.triads.acceleration, *self.triads.angular_velocity):
             x[:, start : start + 3] = x[:, start : start + 3] @ turn
+        if a.colour:
+            x = coloured(rng, x, a.colour)
         if a.noise:
             x += rng.standard_normal(x.shape, np.float32) * (np.float32(a.noise * rng.random()) * self._std)
         return x
@@ -218,6 +240,33 @@ class Sampler:
         mirrored = self._mean * mirror_signs(self.triads, len(self._mean))
         mean = (self._mean + mirrored) / 2
         return mean, np.sqrt(self._std**2 + ((self._mean - mirrored) / 2) ** 2)
+
+
+def coloured(rng: np.random.Generator, x: Floats, spread: float) -> Floats:
+    """``x (N, C)`` as another microphone, room or throat would colour it.
+
+    A random smooth filter, of normal gains with a deviation of ``spread`` dB at ``COLOURS`` frequencies.
+    """
+    spectrum = np.fft.rfft(x, axis=0)
+    gains = rng.normal(0, spread, COLOURS)
+    decibels = np.interp(np.linspace(0, COLOURS - 1, len(spectrum)), np.arange(COLOURS), gains)
+    filtered: Floats = np.fft.irfft(spectrum * 10 ** (decibels / 20)[:, None], len(x), 0).astype(np.float32)
+    return filtered
+
+
+def _unframed(recording: Recording, samples: int) -> Recording:
+    """The recording with its samples one by one, each with its frame's label."""
+    if samples == 1:
+        return recording
+    count = len(recording.x) * samples
+    return dataclasses.replace(recording, x=recording.x.reshape(count, -1), y=np.repeat(recording.y, samples))
+
+
+def _whole_frames(x: Floats, samples: int) -> Floats:
+    """``x (N, C)`` as frames ``(T, H · C)``: what is behind the last whole one is left out, but one there is."""
+    x = np.pad(x, ((0, max(0, samples - len(x))), (0, 0)))
+    count = len(x) // samples
+    return x[: count * samples].reshape(count, -1)
 
 
 def shifted(x: Floats, frames: int, silent: NDArray[np.bool_]) -> Floats:

@@ -5,7 +5,7 @@ Shape letters: B batch, T frames, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeseq.data import Dataset
+from edgeseq.data import Dataset, Recording
 from edgeseq.models.contract import State, StreamingModel
+from edgeseq.models.listening import behind
 from edgeseq.training.augment import Floats, Sampler
 from edgeseq.training.settings import Settings
 
@@ -55,6 +56,11 @@ class Batch:
     carry: Carry | None
     lengths: Tensor | None = None
 
+    def to(self, device: str) -> Batch:
+        """The same on another device, but for ``lengths``, which are read by Python."""
+        carry = self.carry and Carry(self.carry.order.to(device), self.carry.taken.to(device))
+        return Batch(self.x.to(device), self.y.to(device), self.age.to(device), carry, self.lengths)
+
 
 class Batches(Protocol):
     """Where a round of training has its batches from."""
@@ -76,7 +82,7 @@ class Crops:
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         self.settings = settings
-        self.sampler = Sampler(dataset.recordings, dataset.units, dataset.rate, settings.augmentation)
+        self.sampler = _sampler(dataset, dataset.recordings, settings)
         self.statistics = self.sampler.statistics
         self.frames, self.settle = (int(seconds * dataset.rate) for seconds in (settings.crop, settings.settle))
 
@@ -102,7 +108,7 @@ class Segments:
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         labelled = [recording for recording in dataset.recordings if recording.y[0] >= 0]
         self.settings = settings
-        self.sampler = Sampler(labelled, dataset.units, dataset.rate, settings.augmentation)
+        self.sampler = _sampler(dataset, labelled, settings)
         self.statistics = self.sampler.statistics
         self.labels = np.array([recording.y[0] for recording in self.sampler.recordings], np.int64)
         self.lengths = np.array([len(recording.x) for recording in self.sampler.recordings])
@@ -127,3 +133,20 @@ class Segments:
         lengths = torch.tensor([len(x) for x in drawn])
         x = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(each) for each in drawn], batch_first=True)
         return Batch(x, torch.from_numpy(self.labels[chosen])[:, None], lengths[:, None] - 1, None, lengths)
+
+
+def _sampler(dataset: Dataset, recordings: Sequence[Recording], settings: Settings) -> Sampler:
+    return Sampler(recordings, dataset.units, dataset.rate, settings.augmentation, dataset.samples)
+
+
+@torch.no_grad()
+def statistics(model: StreamingModel, batches: Batches, dataset: Dataset) -> tuple[Floats, Floats]:
+    """What ``model`` is to be normalized with: of the frames that are drawn, or of the features it makes of recordings.
+
+    Mean and standard deviation, ``(C,)`` or ``(M,)``.
+    """
+    if behind(model) is model:
+        return batches.statistics()
+    made = [model.features(torch.from_numpy(recording.x)[None])[0].double() for recording in dataset.recordings]
+    features = torch.cat(made)  # (all T, M)
+    return features.mean(0).float().numpy(), features.std(0, correction=0).float().numpy()

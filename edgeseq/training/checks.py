@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from edgeseq.data import Dataset, Split
-from edgeseq.data.dataset import SPIKE
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import Folder
 from edgeseq.models.contract import StreamingModel
-from edgeseq.models.norms import BatchNorm
-from edgeseq.training.settings import SKIP, Settings
+from edgeseq.training.settings import Settings
 
 
 def check_task(model: StreamingModel, family: str, dataset: Dataset) -> None:
@@ -23,34 +21,6 @@ def check_task(model: StreamingModel, family: str, dataset: Dataset) -> None:
     )
 
 
-def check_norms(model: StreamingModel, family: str, dataset: Dataset, settings: Settings) -> None:
-    """Refuse to train a model with batch norms on segments of different lengths, as recorded or by their augmentation.
-
-    A batch is filled up to its longest segment, and the statistics would be of that filling too: they would hang on the
-    lengths of a segment's neighbours. Norms that are folded, or affine maps, have no statistics.
-
-    Raises:
-        Unsupported: the lengths differ.
-    """
-    if dataset.task != "segment" or not any(isinstance(module, BatchNorm) for module in model.modules()):
-        return
-    why = "they would be taken over what fills a segment up to the length of its neighbours"
-    mend = "or use a model without batch norms" + (" (--set model.norm=layer)" if family == "s4d" else "")
-    lengths = [len(recording.x) for recording in dataset.recordings if recording.y[0] >= 0]
-    if min(lengths) != max(lengths):
-        raise Unsupported(
-            f"this {family} has batch norms, whose statistics need segments of one length ({why}), and those of "
-            f"{dataset.name} have {min(lengths)} to {max(lengths)} frames: cut them to one length, {mend}"
-        )
-    if settings.augmentation.tempo != 1 and SPIKE not in dataset.units:
-        raise Unsupported(
-            f"this {family} has batch norms, whose statistics need segments of one length ({why}), and "
-            f"augmentation.tempo {settings.augmentation.tempo:g} makes {lengths[0]} frames "
-            f"{int((lengths[0] - 1) / settings.augmentation.tempo) + 1} to "
-            f"{int((lengths[0] - 1) * settings.augmentation.tempo) + 1}: set augmentation.tempo to 1, {mend}"
-        )
-
-
 def check_lengths(split: Split, settings: Settings, look_ahead: int) -> None:
     """Refuse recordings that all end before anything of them is learned from, or scored; and crops that do."""
     least = settings.settle + look_ahead / split.train.rate
@@ -59,7 +29,7 @@ def check_lengths(split: Split, settings: Settings, look_ahead: int) -> None:
             f"crop {settings.crop:g} s: the model answers {look_ahead} frames later, and the first "
             f"{settings.settle:g} s are not scored, so nothing is learned from {least:g} s or less: make crop longer"
         )
-    scored = (("validation", split.validation, SKIP), ("test", split.test, SKIP))
+    scored = ((name, part, part.unscored) for name, part in (("validation", split.validation), ("test", split.test)))
     for name, part, unscored in (("training", split.train, settings.settle), *scored):
         longest = max(len(recording.x) for recording in part.recordings) / part.rate
         if longest <= unscored:
@@ -84,7 +54,7 @@ def check_fits(folder: Folder, what: str, dataset: Dataset) -> None:
     """
     manifest = folder.manifest
     channels = tuple(channel.name for channel in manifest.input.channels)
-    have = (channels, manifest.labels, manifest.input.rate, manifest.task)
+    have = (channels, manifest.labels, manifest.input.step_rate, manifest.task)
     wanted = (dataset.channels, dataset.labels, dataset.rate, dataset.task)
     for name, model_has, data_has in zip(("channels", "labels", "rate", "task"), have, wanted, strict=True):
         if model_has != data_has:

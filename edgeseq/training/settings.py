@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from edgeseq.data.dataset import PIXEL, SOUND
 from edgeseq.errors import InputError, unknown
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -23,6 +24,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rotation, roll: standard deviation in radians of a random turn about all axes, and about the forearm (x).
     mirror: probability of the other wrist. scale: standard deviation of the log of the movement's amplitude.
     noise: standard deviation of white noise, relative to each channel's own.
+    colour: standard deviation in dB of the gains of a random smooth filter, as another microphone or voice has.
     shift: most seconds by which a segment begins earlier or later. drop: share of spikes that are lost. Recordings of
     spikes (unit "spike") are changed by these two alone.
     """
@@ -35,6 +37,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: NotNegative = 0.05
     shift: NotNegative = 0.0
     drop: Share = 0.0
+    colour: NotNegative = 0.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stitch: share of crops sewn from two recordings. settle: seconds after a start or a seam that are not scored.
     threads: of torch. One is the fastest for models of this size wherever cores are shared, and gives the same weights
     on machines with different numbers of cores.
+    device: "cpu", "cuda", or "auto", which is a GPU where there is one. A GPU adds in another order, and draws other
+    numbers for dropout: the weights come out a little different.
 
     Of segments whole recordings are learned from, and scored once each: crop, carry, stitch and settle mean nothing.
     """
@@ -66,11 +71,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settle: NotNegative = 1.0
     class_weights: bool = True
     threads: Count = 1
+    device: str = "cpu"
     augmentation: Augmentation = Augmentation()
 
 
 OF_CROPS = ("crop", "carry", "stitch", "settle")  # what means nothing where whole segments are learned from
-SKIP = 2.0  # seconds at the start of a recording that are not counted when a model is scored
+# What happens to signals that no body moves, in place of what a preset has found for a watch.
+OF_UNITS: dict[str, dict[str, float]] = {
+    SOUND: {"tempo": 1.2, "rotation": 0.0, "roll": 0.0, "scale": 2.0, "noise": 0.1, "shift": 0.05, "colour": 5.0},
+    PIXEL: {"tempo": 1.0, "rotation": 0.0, "roll": 0.0, "scale": 0.0, "noise": 0.0},
+}
 
 
 def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:

@@ -12,19 +12,21 @@ import msgspec
 import torch
 
 from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_subject
+from edgeseq.data.frames import framed
 from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry, was_retimed
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, Precision, Stage
 from edgeseq.models.contract import StreamingModel, parameter_count
-from edgeseq.models.registry import Preset, build, presets
+from edgeseq.models.registry import build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
-from edgeseq.training.checks import check_apart, check_fits, check_lengths, check_norms, check_task
+from edgeseq.training.checks import check_apart, check_fits, check_lengths, check_task
+from edgeseq.training.configure import OF_MODEL, configure, samples_read
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.loop import Objective, Report, fit
-from edgeseq.training.settings import OF_CROPS, Settings, with_changes
+from edgeseq.training.settings import Settings
 
 SMOOTHING = 1.0  # seconds: time constant of the answer that a person sees
 Announce = Callable[[StreamingModel, Split, Settings], None]
@@ -63,8 +65,9 @@ def train(
     """Train a preset on a data set and write the model folder ``out``.
 
     ``changes`` are settings by name, those of the model as ``model.hidden``. Subjects of ``test`` and ``validation``
-    are kept apart; by default those of fold ``fold`` of five. ``start`` is a folder whose model is trained on, as it
-    is, with the subjects split as they were unless others are named. An interrupted run is taken up by the same call.
+    are kept apart; by default those of fold ``fold`` of five, or of the data set's official split. ``start`` is a
+    folder whose model is trained on, as it is, with the subjects split as they were unless others are named. An
+    interrupted run is taken up by the same call.
 
     Raises:
         InputError: an unknown preset or setting, unusable data, an existing target, a subject on both sides.
@@ -74,11 +77,12 @@ def train(
     check_start(out, seed, [start] if start else [], overwrite=overwrite)
     dataset = load(source, mapping)
     parent = open_folder(start) if start else None
-    if parent and was_retimed(parent) and dataset.rate != parent.manifest.input.rate:
-        dataset = resampled(dataset, parent.manifest.input.rate)
+    dataset = framed(dataset, samples_read(parent, preset, dataset, changes or {}))
+    if parent and was_retimed(parent) and dataset.rate != parent.manifest.input.step_rate:
+        dataset = resampled(dataset, parent.manifest.input.step_rate)
     if parent and fold is None and not test and not validation:
         test, validation = kept_apart(parent, "name them with --test and --validation, or choose a --fold")
-    split = choose_split(dataset, fold=fold or 0, test=test, validation=validation)
+    split = choose_split(dataset, fold=fold, test=test, validation=validation)
     trainee = prepare(parent, preset, dataset, split, changes or {}, seed, trust=trust)
     announce(trainee.model, split, trainee.settings)
     entry = stage_entry(
@@ -142,7 +146,7 @@ def prepare(
         start = "the model to start from"
         check_fits(parent, start, dataset)
         check_apart(parent, start, split, "Name neither --test, --validation nor --fold to keep its split")
-        fixed = [name for name in changes if name.startswith("model.")]
+        fixed = [name for name in changes if name.startswith(OF_MODEL)]
         if fixed:
             raise InputError(f"{fixed[0]} cannot be set: the model is that of {parent.path}, with its arguments")
         made = next((found for found in map(_made_from, parent.manifest.lineage) if found), None)
@@ -161,7 +165,7 @@ def prepare(
         family, arguments = parent.manifest.family, dict(parent.manifest.arguments)
         model = load_model(parent, trust=trust)
     else:
-        model = build(family, len(dataset.channels), len(dataset.labels), arguments, trust=trust)
+        model = build(family, len(dataset.channels) * dataset.samples, len(dataset.labels), arguments, trust=trust)
     check_task(model, family, dataset)
     if dataset.task == "frame":
         check_lengths(split, settings, model.look_ahead)
@@ -194,9 +198,7 @@ def complete(
 
     Raises:
         InputError: the loss is not finite, or an interrupted run cannot be read.
-        Unsupported: the model has batch norms, and the segments differ in length.
     """
-    check_norms(trainee.model, trainee.family, split.train, trainee.settings)
     checkpoint = out.with_name(f".{out.name}.training.safetensors")
     identity = _identity(entry, trainee.arguments, split.subjects())
     model, settings, new = trainee.model, trainee.settings, trainee.parent is None
@@ -244,9 +246,9 @@ def write_scored(
 
 
 def _decision(dataset: Dataset, parent: Folder | None) -> Decision:
-    """The parent's, but for a rule that was fitted to its answers; a segment has one answer, with nothing to smooth."""
-    if parent:
-        return msgspec.structs.replace(parent.manifest.decision, early=None)
+    """The parent's, unless it was fitted to that one's answers; a segment has one answer, with nothing to smooth."""
+    if parent and not any(stage.verb == "tune" for stage in parent.manifest.lineage):
+        return parent.manifest.decision
     return Decision(smoothing=SMOOTHING) if dataset.task == "frame" else Decision()
 
 
@@ -264,8 +266,10 @@ def _subjects(split: Split, earlier: Sequence[Folder]) -> dict[str, tuple[str, .
     return {**parts, "rule": (split.rule,)} if split.rule else parts
 
 
-def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), validation: Sequence[str] = ()) -> Split:
-    """The named subjects, or fold ``fold`` of five.
+def choose_split(
+    dataset: Dataset, *, fold: int | None = None, test: Sequence[str] = (), validation: Sequence[str] = ()
+) -> Split:
+    """The named subjects, or fold ``fold`` of five; without either the official split, or else the first fold.
 
     Raises:
         InputError: only one of the two is named, or the fold does not exist.
@@ -282,20 +286,6 @@ def choose_split(dataset: Dataset, *, fold: int = 0, test: Sequence[str] = (), v
     return split_by_subject(dataset, test=test, validation=validation)
 
 
-def configure(preset: Preset, dataset: Dataset, changes: dict[str, Any]) -> tuple[str, dict[str, Any], Settings]:
-    """Family, its arguments and the training settings, from defaults, preset, data set and the user's changes."""
-    unfit = OF_CROPS if dataset.task == "segment" else ("augmentation.shift",)
-    for name in unfit:
-        if name in changes:
-            raise InputError(f"{name} cannot be set: {dataset.name} has {dataset.task}s to answer. Leave it out")
-    settings = with_changes(Settings(), preset.training)
-    if dataset.worn == "wrist":
-        settings = with_changes(settings, {"augmentation.mirror": 0.5})
-    ours = {name.removeprefix("model."): value for name, value in changes.items() if name.startswith("model.")}
-    settings = with_changes(settings, {name: v for name, v in changes.items() if not name.startswith("model.")})
-    return preset.family, {**preset.arguments, **ours}, settings
-
-
 def _identity(*parts: Any) -> str:
     return hashlib.sha256(b"".join(msgspec.json.encode(part, order="sorted") for part in parts)).hexdigest()
 
@@ -303,7 +293,8 @@ def _identity(*parts: Any) -> str:
 def _input(model: StreamingModel, dataset: Dataset) -> Input:
     mean, std = model.input_mean.tolist(), (1 / model.input_scale).tolist()
     channels = tuple(Channel(*pair) for pair in zip(dataset.channels, dataset.units, strict=True))
-    return Input(channels, dataset.rate, Normalization(tuple(mean), tuple(std)), look_ahead=model.look_ahead)
+    rate, statistics = dataset.rate * dataset.samples, Normalization(tuple(mean), tuple(std))
+    return Input(channels, rate, statistics, dataset.samples, model.look_ahead)
 
 
 def _metrics(model: StreamingModel, split: Split) -> dict[str, float]:

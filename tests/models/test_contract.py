@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseq.models.contract import parameter_count
-from edgeseq.models.registry import FAMILIES
+from edgeseq.models.registry import FAMILIES, build
 
 few = settings(max_examples=8, deadline=None, derandomize=True)
 # Lengths around a chunk of the parallel LMU, so that states are carried inside of a call, and not, and just so.
@@ -205,3 +205,29 @@ def test_parameters_are_counted_without_constants(make_model):
     assert parameter_count(make_model("lmu-one-channel")) == 4 + 20 + 20
     # three gates from 3 inputs and 1 unit with two biases each, read-out 4 + 4
     assert parameter_count(make_model("gru-one-unit")) == 9 + 3 + 3 + 3 + 8
+
+
+TOLD = {
+    "s4d": {"hidden": 4, "layers": 2, "state": 4, "norm": "batch"},
+    "lmuformer": {"dim": 4, "channels": 2, "order": 3, "causal": True},
+    "spiking_lmuformer": {"dim": 4, "channels": 2, "order": 3, "causal": True},
+}
+
+
+@pytest.mark.parametrize("family", TOLD)
+@pytest.mark.parametrize("readout", ["last", "mean", "average"])
+def test_a_model_that_does_not_wait_answers_its_frames_alike_whether_told_of_an_end_or_not(family, readout):
+    torch.manual_seed(0)
+    model = build(family, 3, 4, {**TOLD[family], "readout": readout}).double().eval()
+    x, ends = torch.randn(3, 50, 3, dtype=torch.float64), (50, 31, 1)
+    live = torch.stack([(torch.arange(50) < end).double() for end in ends])[..., None]
+    with torch.no_grad():
+        found, expected = model(x, None, live)[0], model(x)[0]
+        steps = model.run_steps(x, None, live)[0]
+        last = model.last(x[:1], None, live[:1])[0]
+    for k, end in enumerate(ends):
+        torch.testing.assert_close(found[k, :end], expected[k, :end])
+        torch.testing.assert_close(steps[k, :end], expected[k, :end])
+        if readout == "mean":  # nothing more is counted
+            torch.testing.assert_close(found[k, end:], expected[k, end - 1].expand(50 - end, -1))
+    torch.testing.assert_close(last, expected[:1, -1])

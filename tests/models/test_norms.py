@@ -6,9 +6,11 @@ import copy
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import nn
 
-from edgeseq.models.norms import Affine, BatchNorm, fold_behind, folded_norm, norm, norm_behind
+from edgeseq.models.norms import Affine, BatchNorm, fold_behind, folded_norm, norm, norm_behind, normed
 from edgeseq.models.registry import build
 
 
@@ -37,6 +39,75 @@ def test_a_batch_norm_is_torchs_over_batch_and_time(shape):
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x.reshape(-1, 4)).reshape(shape))
+
+
+def lives(batch, count, share=0.6, seed=0):
+    """Which frames are there ``(B, T, 1)``: any of them."""
+    return (torch.rand(batch, count, 1, generator=torch.Generator().manual_seed(seed)) < share).double()
+
+
+@given(batch=st.integers(1, 5), count=st.integers(1, 12), share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_statistics_are_those_of_torch_on_the_frames_that_are_there(batch, count, share, seed):
+    ours, theirs = BatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    x, up, live = frames(batch, count, 4, seed=seed), frames(batch, count, 4, seed=seed + 1), lives(batch, count, share)
+    there = live[..., 0] > 0
+    assume(there.sum() > 1)
+    x.requires_grad_()
+    y = ours(x, live)
+    expected = theirs(x[there])
+    torch.testing.assert_close(y[there], expected)
+    assert not y[~there].any()
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    found = torch.autograd.grad(y, [x, *ours.parameters()], up)
+    wanted = torch.autograd.grad(expected, [x, *theirs.parameters()], up[there])
+    for ours_is, theirs_is in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours_is, theirs_is)
+    assert not found[0][~there].any()
+
+
+def test_the_gradient_of_a_norm_of_some_frames_is_that_of_its_answers():
+    made, live, x = BatchNorm(3).double(), lives(2, 5), frames(2, 5, 3).requires_grad_()
+    assert 0 < live.sum() < live.numel()
+
+    def answer(x, weight, bias):
+        statistics = {name: buffer.clone() for name, buffer in made.named_buffers()}  # written to at each call
+        return torch.func.functional_call(made, {"weight": weight, "bias": bias, **statistics}, (x, live))
+
+    assert torch.autograd.gradcheck(answer, (x, *made.parameters()))
+
+
+def test_where_all_frames_are_there_not_a_bit_is_other_than_without_being_told():
+    for shape in ((6, 4), (3, 7, 4)):
+        x, plain, told = frames(*shape), BatchNorm(4).double(), BatchNorm(4).double()
+        assert torch.equal(told(x, torch.ones(*shape[:-1], 1)), plain(x))
+        assert torch.equal(told.running_var, plain.running_var)
+        for made in (plain, told):
+            made.eval()
+        assert torch.equal(told(x, torch.zeros(*shape[:-1], 1)), plain(x))  # in use it is the same map of each frame
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_fewer_than_two_frames_are_normed_as_in_use_and_teach_nothing(there):
+    made = trained_norm().train()
+    before = copy.deepcopy(made.state_dict())
+    x, live = frames(2, 3, 4).requires_grad_(), torch.zeros(2, 3, 1)
+    live[0, :there] = 1
+    y = made(x, live)
+    scale, shift = made.affine()
+    torch.testing.assert_close(y, (x * scale + shift) * live)
+    y.sum().backward()
+    assert bool(torch.isfinite(x.grad).all())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in made.state_dict().items())
+    one = x.detach()[:1, :1]
+    torch.testing.assert_close(made(one), one * scale + shift)
+
+
+def test_only_a_batch_norm_asks_which_frames_are_there():
+    x, live = frames(2, 5, 4), lives(2, 5)
+    for made in (nn.LayerNorm(4).double(), Affine(4).double(), nn.Identity()):
+        torch.testing.assert_close(normed(made, x, live), made(x))
+    torch.testing.assert_close(normed(BatchNorm(4).double(), x, live), BatchNorm(4).double()(x, live))
 
 
 def test_a_folded_norm_is_the_affine_map_that_it_was_in_eval_mode():

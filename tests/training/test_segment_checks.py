@@ -1,17 +1,18 @@
-"""What training refuses of segments, and what it keeps in range: norms, other recordings, decays and thresholds."""
+"""Segments of any length: what norms take their statistics of, and what training refuses and keeps in range."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeseq.data import Dataset, Recording, deal, default_split, write_npz
-from edgeseq.errors import InputError, Unsupported
+from edgeseq.errors import InputError
 from edgeseq.models.registry import build
-from edgeseq.training.checks import check_norms
+from edgeseq.training.answers import respond
+from edgeseq.training.batches import Batch
 from edgeseq.training.loop import fit
 from edgeseq.training.retime_stage import retime
 from edgeseq.training.settings import Augmentation, Settings
@@ -32,51 +33,95 @@ def waves(least, most, count=60, seed=0, unit="V"):
     return deal(Dataset("waves", tuple(made), ("a", "b"), (unit,) * 2, RATE, ("slow", "fast"), task="segment"))
 
 
-BATCH_NORMS = {
-    "s4d": {"model.norm": "batch", "model.hidden": 4, "model.layers": 1, "model.state": 4},
-    "lmuformer": {"model.dim": 8, "model.channels": 2, "model.order": 3},
-    "spiking_lmuformer": {"model.dim": 8, "model.channels": 2, "model.order": 3},
+S4D = {"norm": "batch", "prenorm": True, "hidden": 8, "layers": 1, "state": 4}
+LMUFORMER = {"dim": 8, "channels": 2, "order": 3}
+NORMED = {
+    "s4d": ("s4d", S4D),
+    "s4d-postnorm": ("s4d", {**S4D, "prenorm": False}),
+    "lmuformer": ("lmuformer", LMUFORMER),
+    "lmuformer-causal": ("lmuformer", {**LMUFORMER, "causal": True}),
+    "spiking_lmuformer": ("spiking_lmuformer", LMUFORMER),
+    "spiking_lmuformer-causal": ("spiking_lmuformer", {**LMUFORMER, "causal": True}),
 }
+PRESETS = [name for name in NORMED if name != "s4d-postnorm"]
 ONE = {"rounds": 1, "steps": 2, "batch": 8}
-EVEN = {"augmentation.tempo": 1.0}
 
 
-@pytest.mark.parametrize("preset", BATCH_NORMS)
-def test_batch_norms_are_not_trained_on_segments_of_different_lengths(tmp_path, preset):
-    write_npz(waves(20, 40), tmp_path / "waves.npz")
-    said = rf"this {preset} has batch norms.*those of waves have 20 to 40 frames: cut them to one length"
-    with pytest.raises(Unsupported, match=said) as refused:
-        train(
-            str(tmp_path / "waves.npz"), tmp_path / "m", preset=preset, changes={**BATCH_NORMS[preset], **ONE, **EVEN}
-        )
-    assert ("--set model.norm=layer" in str(refused.value)) == (preset == "s4d")
-    assert not (tmp_path / "m").exists()
-
-
-def test_batch_norms_are_trained_on_segments_of_one_length_that_stays(tmp_path):
-    write_npz(waves(30, 30), tmp_path / "waves.npz")
-    call, changes = (str(tmp_path / "waves.npz"), tmp_path / "m"), {**BATCH_NORMS["s4d"], **ONE}
-    with pytest.raises(Unsupported, match=r"tempo 1\.4 makes 30 frames 21 to 41: set augmentation\.tempo to 1"):
-        train(*call, preset="s4d", changes={**changes, "augmentation.tempo": 1.4})
-    folder = train(*call, preset="s4d", changes={**changes, **EVEN})
+@pytest.mark.parametrize("preset", PRESETS)
+def test_batch_norms_are_trained_on_segments_of_any_length_at_any_tempo(tmp_path, preset):
+    write_npz(waves(10, 60), tmp_path / "waves.npz")
+    small = {f"model.{name}": value for name, value in NORMED[preset][1].items() if name not in ("causal", "norm")}
+    changes = {**small, **ONE, "augmentation.tempo": 1.4}
+    folder = train(str(tmp_path / "waves.npz"), tmp_path / "m", preset=preset, changes=changes)
     assert folder.manifest.task == "segment"
+    assert 0 <= folder.manifest.metrics["test_accuracy"] <= 1
 
 
-def test_norms_without_statistics_are_trained_on_segments_of_any_length():
-    model, data = build("s4d", 2, 2, {"norm": "batch", "hidden": 4, "layers": 1}), waves(20, 40)
-    with pytest.raises(Unsupported, match="batch norms"):
-        check_norms(model, "s4d", data, Settings())
-    check_norms(model, "s4d", dataclasses.replace(data, task="frame"), Settings())  # crops are of one length
-    check_norms(model, "s4d", waves(30, 30, unit="spike"), Settings())  # spikes are not played faster
-    model.fold()
-    check_norms(model, "s4d", data, Settings())
-    check_norms(build("s4d", 2, 2, {"norm": "layer"}), "s4d", data, Settings())
+@pytest.mark.parametrize("preset", ["s4d", "lmuformer-causal", "lmuformer"])
+def test_segments_of_very_different_lengths_are_learned_with_batch_norms(tmp_path, preset):
+    family, arguments = NORMED[preset]
+    torch.manual_seed(0)
+    model = build(family, 2, 2, {**arguments, "readout": "mean"})
+    how = Settings(rounds=2, steps=60, batch=16, learning_rate=0.02, augmentation=STILL)
+    history = fit(model, default_split(waves(10, 60, 120)), how, 0, tmp_path / "c", "a")
+    assert history[-1].accuracy > 0.9
+
+
+def trained_on(name, batch):
+    """A new model's answers to a batch in training, its gradients and the running statistics after it."""
+    torch.manual_seed(0)
+    family, arguments = NORMED[name]
+    model = build(family, 2, 2, arguments).double().train()
+    answers, _ = respond(model, batch, None)
+    answers.square().sum().backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {"answers": answers, **found, **{k: v for k, v in model.named_buffers() if "running" in k}}
+
+
+@pytest.mark.parametrize("name", NORMED)
+@settings(max_examples=12)
+@given(lengths=st.lists(st.integers(1, 20), min_size=2, max_size=5), more=st.integers(1, 20), seed=st.integers(0, 9))
+def test_what_is_learned_does_not_hang_on_how_far_a_batch_is_filled_up(name, lengths, more, seed):
+    x = torch.randn(len(lengths), max(lengths), 2, generator=torch.Generator().manual_seed(seed)).double()
+    ends = torch.tensor(lengths)
+    x = x * (torch.arange(x.shape[1]) < ends[:, None])[..., None]
+    rest = torch.zeros(len(lengths), 1, dtype=torch.long)
+    further = torch.nn.functional.pad(x, (0, 0, 0, more))
+    further[torch.arange(further.shape[1]) >= ends[:, None]] = 7.0  # whatever is there
+    some, others = (trained_on(name, Batch(each, rest, ends[:, None] - 1, None, ends)) for each in (x, further))
+    assert any("running" in key for key in some)
+    for key, value in some.items():
+        torch.testing.assert_close(others[key], value, msg=lambda said, key=key: f"{key}: {said}")
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_statistics_are_of_the_frames_of_all_segments_alike(name):
+    """Those of the first norm: what it reads hangs on no other, so that it may be seen segment by segment."""
+    torch.manual_seed(0)
+    family, arguments = NORMED[name]
+    model = build(family, 2, 2, arguments).train()
+    seen = []
+    first = {"s4d": "layers.0.norm", "lmuformer": "tokenizer.stages.0.norm"}.get(family, "tokenizer.0.population.norm")
+    norm = model.get_submodule(first)
+    alone = [torch.randn(1, frames, 2) for frames in (5, 30, 12)]
+    with torch.no_grad():
+        lengths = torch.tensor([each.shape[1] for each in alone])
+        x = torch.nn.utils.rnn.pad_sequence([each[0] for each in alone], batch_first=True)
+        respond(model, Batch(x, lengths[:, None], lengths[:, None], None, lengths), None)
+        together = norm.running_mean / 0.1  # of its first batch: from 0, with torch's momentum
+        norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+        for each in alone:
+            count = torch.tensor([each.shape[1]])
+            respond(model, Batch(each, count[:, None], count[:, None], None, count), None)
+    frames = [x.flatten(0, 1) if live is None else x[live[..., 0] > 0] for x, live in seen]
+    assert [len(each) for each in frames] == lengths.tolist()
+    torch.testing.assert_close(together, torch.cat(frames).mean(0))
 
 
 def test_other_recordings_of_nobody_knows_whom_are_refused_at_another_rate(tmp_path):
     write_npz(waves(20, 40), tmp_path / "waves.npz")
     write_npz(waves(20, 40, seed=1), tmp_path / "other.npz")
-    changes = {**BATCH_NORMS["s4d"], **ONE, "model.norm": "layer"}
+    changes = {**{f"model.{name}": value for name, value in S4D.items()}, **ONE, "model.norm": "layer"}
     folder = train(str(tmp_path / "waves.npz"), tmp_path / "m", preset="s4d", changes=changes)
     with pytest.raises(InputError, match="which of these it has seen cannot be told"):
         retime(folder.path, tmp_path / "no", rate=10.0, data=str(tmp_path / "other.npz"))
