@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseq.decisions import frames_of, softmax, weight_of
 from edgeseq.devices.engines.base import Floats
 from edgeseq.early import frames_in, probabilities
 from edgeseq.errors import InputError
@@ -35,17 +35,17 @@ class Decider:
     """The decision rule of a manifest, frame after frame.
 
     The probabilities are averaged exponentially, ``p += (1 - exp(-1 / (rate * smoothing))) (softmax(logits) - p)``, and
-    start as those of the first frame. The answer becomes the likeliest label when its average exceeds ``enter`` and
-    ``dwell`` seconds have passed since the last change; it becomes "unknown" at once when no average exceeds
-    ``unknown``. It is "unknown" until a label has been entered, and for the first ``look_ahead`` frames, whose logits
-    mean nothing.
+    start as those of the first frame. The answer becomes the likeliest label when its average exceeds ``enter``, that
+    of the present answer does not exceed ``leave``, and ``dwell`` seconds have passed since the last change; it becomes
+    "unknown" at once when no average exceeds ``unknown``. It is "unknown" until a label has been entered, and for the
+    first ``look_ahead`` frames, whose logits mean nothing. :func:`edgeseq.decisions.answers` says the same of whole
+    streams.
     """
 
     def __init__(self, decision: Decision, labels: Sequence[str], rate: float, look_ahead: int = 0) -> None:
         """``rate`` is in steps per second, ``look_ahead`` in steps."""
         self._rule, self._labels, self._look_ahead = decision, tuple(labels), look_ahead
-        self._weight = -math.expm1(-1 / (rate * decision.smoothing)) if decision.smoothing > 0 else 1.0
-        self._dwell = math.ceil(decision.dwell * rate - 1e-9)  # in frames; 0.1 s at 30 Hz is 3, whatever floats say
+        self._weight, self._dwell = weight_of(decision.smoothing, rate), frames_of(decision.dwell, rate)
         self.reset()
 
     def reset(self) -> None:
@@ -79,7 +79,7 @@ class Decider:
         first, self._fresh = self._fresh, False
         if self._seen <= self._look_ahead:
             return Answer(UNKNOWN, 0.0, first)
-        now = _softmax(logits)
+        now = softmax(logits)
         if self._average is None or self._weight == 1:  # exactly: a tie must not be decided by rounding
             self._average = now
         else:
@@ -94,7 +94,7 @@ class Decider:
         self._since += 1
         if not average[best] > self._rule.unknown:
             target: int | None = None
-        elif average[best] > self._rule.enter and self._since >= self._dwell:
+        elif average[best] > self._rule.enter and self._since >= self._dwell and not self._holds(average):
             target = best
         else:
             target = self._answer
@@ -102,6 +102,10 @@ class Decider:
             return False
         self._answer, self._since = target, 0
         return True
+
+    def _holds(self, average: NDArray[np.float64]) -> bool:
+        """Whether the present answer is still likely enough to stay."""
+        return self._answer is not None and bool(average[self._answer] > self._rule.leave)
 
 
 class SegmentDecider:
@@ -225,9 +229,3 @@ def _numbers(held: Held, name: str, count: int) -> NDArray[np.float64]:
 def _check(logits: Floats, labels: Sequence[str]) -> None:
     if np.shape(logits) != (len(labels),):
         raise InputError(f"logits have shape {np.shape(logits)}: ({len(labels)},) is needed")
-
-
-def _softmax(logits: Floats) -> NDArray[np.float64]:
-    shifted = np.exp(np.subtract(logits, np.max(logits), dtype=np.float64))
-    probabilities: NDArray[np.float64] = shifted / shifted.sum()
-    return probabilities

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,10 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class Normalization(msgspec.Struct, frozen=True):
-    """Mean and standard deviation per channel over the training subjects. They are inside the model: feed raw units."""
+    """Mean and standard deviation over the training subjects, per channel, or per feature of a front end.
+
+    They are inside the model: feed raw units.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -36,6 +39,11 @@ class Input(msgspec.Struct, frozen=True):
     normalization: Normalization
     samples_per_step: int = 1
     look_ahead: int = 0
+
+    @property
+    def width(self) -> int:
+        """Values of a frame: the channels of one sample, then those of the next."""
+        return len(self.channels) * self.samples_per_step
 
     @property
     def step_rate(self) -> float:
@@ -77,8 +85,9 @@ class Decision(msgspec.Struct, frozen=True):
     """How logits become an answer.
 
     Of an endless stream: ``smoothing`` is the time constant in seconds of an exponential average over the probabilities
-    (0: none). The answer changes only to a label whose probability exceeds ``enter``, and not before ``dwell`` seconds
-    after the last change. With no label above ``unknown``, the answer is "unknown".
+    (0: none). The answer changes only to a label whose probability exceeds ``enter``, not while that of the present
+    answer exceeds ``leave`` (which at 1 it never does), and not before ``dwell`` seconds after the last change. With no
+    label above ``unknown``, the answer is "unknown".
 
     A segment is answered once: at its end, by the largest logit, or before that by the rule ``early``.
     """
@@ -87,7 +96,14 @@ class Decision(msgspec.Struct, frozen=True):
     enter: float = 0.0
     dwell: float = 0.0
     unknown: float = 0.0
+    leave: float = 1.0
     early: Early | None = None
+
+    def shown(self) -> str:
+        """The rule of an endless stream for people; what has no effect is left out."""
+        leave = f", leave {self.leave:g}" if self.leave < 1 else ""
+        unknown = f", unknown {self.unknown:g}" if self.unknown > 0 else ""
+        return f"smoothing {self.smoothing:g} s, enter {self.enter:g}{leave}, dwell {self.dwell:g} s{unknown}"
 
 
 class Precision(msgspec.Struct, frozen=True):
@@ -196,6 +212,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         last = next((stage for stage in reversed(self.lineage) if stage.verb != "tune"), None)  # which keeps all files
         given = last.arguments.get("memories", {}) if last and last.verb == "export" else {}
         return msgspec.convert(given, dict[str, MemoryForm])
+
+
+def how_it_follows(metrics: Mapping[str, float]) -> str:
+    """For people: how late and how calmly the rule of a tuned model follows changes; "" of another one's metrics."""
+    names = [f"test_{name}" for name in ("delay_median", "delay_p90", "missed", "false_switches_per_hour")]
+    if not all(name in metrics for name in names):
+        return ""
+    median, slow, missed, false = (metrics[name] for name in names)
+    return (
+        f"a change is answered after {median:.2f} s (median), {slow:.2f} s (p90); {100 * missed:.1f} % are missed, "
+        f"{false:.1f} false switches an hour"
+    )
 
 
 def last_on_data(lineage: Sequence[Stage]) -> Stage | None:

@@ -14,6 +14,7 @@ import typer
 from edgeseq.cli.output import Document, Json, Show, counted, not_negative, percent, typed
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
+from edgeseq.manifest import how_it_follows
 
 if TYPE_CHECKING:
     from edgeseq.data import Dataset
@@ -94,6 +95,8 @@ def play(show: Show, session: Session, played: Played, speed: float) -> Document
     pace = f"{speed:g} times {manifest.input.step_rate:g} Hz" if speed else "as fast as the frames come"
     duration = f", about {played.count / manifest.input.step_rate / speed:.0f} s" if speed and played.count else ""
     show.text(f"{played.name} through {manifest.name} on {session.engine}, {pace}{duration}")
+    if follows := how_it_follows(manifest.metrics):
+        show.text(f"as judged on the test subjects, {follows}")
     answers: list[Document] = []
 
     def on_answer(seconds: float, answer: Answer) -> None:

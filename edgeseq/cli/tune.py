@@ -2,77 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
-from edgeseq.cli.output import Clock, Document, Json, Show, need, not_negative, percent, typed
+from edgeseq.cli.output import Clock, Document, Json, Show, counted, need, not_negative, percent, typed
 from edgeseq.cli.train import next_export
+from edgeseq.cli.tune_events import draw_events, show_events
 from edgeseq.errors import InputError, MissingDependency
-from edgeseq.folder import Folder
+from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from edgeseq.training.early import Rule, Tuned
+    from edgeseq.training.tune_events import TunedEvents
 
 FORMATS = (".png", ".svg", ".pdf")
 
 
 def tune(
-    folder: Annotated[Path, typer.Argument(help="A model folder of segments, exported or not.")],
+    folder: Annotated[Path, typer.Argument(help="A model folder, exported or not.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     drop: Annotated[
-        float, typer.Option(metavar="POINTS", help="Accuracy that may be lost against answering at the end.")
-    ] = 0.5,
-    level: Annotated[float, typer.Option(help="How sure that must be; 0.5 takes what was counted as it is.")] = 0.95,
+        float | None,
+        typer.Option(metavar="POINTS", help="Segments: accuracy that may be lost against the end. [default: 0.5]"),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(help="Segments: how sure that must be; 0.5 takes what was counted as it is. [default: 0.95]"),
+    ] = None,
     earliest: Annotated[
-        float, typer.Option(metavar="SECONDS", help="No answer before this.", callback=not_negative)
-    ] = 0.0,
+        float | None, typer.Option(metavar="SECONDS", help="Segments: no answer before this.", callback=not_negative)
+    ] = None,
     hold: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long a label must be likely enough.", callback=not_negative)
-    ] = 0.0,
+        float | None,
+        typer.Option(metavar="SECONDS", help="Segments: how long a label must be likely.", callback=not_negative),
+    ] = None,
+    max_delay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Frames: the fewest false switches with changes answered within this. [default: the best event F1]",
+            callback=not_negative,
+        ),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="Frames: of the changes, within that delay. [default: 90]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Frames: of the orders in which recordings are stitched.", callback=counted)
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Data to choose and to score on, if not that of the training.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw accuracy against share of frames: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw what is given for what: .png, .svg or .pdf."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     json: Json = False,
 ) -> Document:
-    """Choose when a segment is answered before it ends, for a stated loss of accuracy.
+    """Choose the rule by which answers are given: early, to segments; soon and calmly, at every frame of a stream.
 
-    Example: edgeseq tune runs/braille --out runs/braille-early --drop 0.5
+    Example: edgeseq tune runs/gru --out runs/gru-tuned --max-delay 2
     """
     need("tuning", "train", "torch")
     if plot is not None:
         _check_plot(plot)
-    import msgspec
+    source = open_folder(folder)
+    early = {"drop": drop, "level": level, "earliest": earliest, "hold": hold}
+    events = {"max_delay": max_delay, "share": share, "seed": seed}
+    common: dict[str, Any] = {"data": data, "overwrite": overwrite, "trust": trust}
+    given = _of_its_task(source, early, events)
+    stage = _tune_segments if source.manifest.task == "segment" else _tune_frames
+    return stage(source, out, given, common, plot, Show(json))
 
+
+def _of_its_task(source: Folder, early: dict[str, Any], events: dict[str, Any]) -> dict[str, Any]:
+    """The options of the model's task that were given; those of the other task are refused."""
+    segments = source.manifest.task == "segment"
+    ours, others = (early, events) if segments else (events, early)
+    for name in (name for name, value in others.items() if value is not None):
+        answers = "answers bounded segments" if segments else "answers at every frame of a stream"
+        options = ", ".join(_option(mine) for mine in ours)
+        raise InputError(f"{_option(name)} says nothing of {source.path}, which {answers}: its options are {options}")
+    return {name: value for name, value in ours.items() if value is not None}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _tune_segments(
+    source: Folder, out: Path, given: dict[str, Any], common: dict[str, Any], plot: Path | None, show: Show
+) -> Document:
     from edgeseq.training.early import tune as tune_stage
 
-    show, clock = Show(json), Clock()
+    clock = Clock()
+    if "drop" in given:
+        given["drop"] /= 100
     with show.notes.status("hearing the validation and test segments"):
-        made, tuned = tune_stage(
-            folder,
-            out,
-            drop=drop / 100,
-            level=level,
-            earliest=earliest,
-            hold=hold,
-            data=data,
-            overwrite=overwrite,
-            trust=trust,
-        )
+        made, tuned = tune_stage(source.path, out, **given, **common)
     _show(show, tuned)
     if plot is not None:
-        _draw(plot, tuned, made.manifest.name)
-        show.line(f"drew {plot}", "green")
+        _save(plot, show, lambda figure: _draw(figure, tuned, made.manifest.name))
+    return {**_wrote(show, made, clock, tuned), "too_few": tuned.too_few}
+
+
+def _tune_frames(
+    source: Folder, out: Path, given: dict[str, Any], common: dict[str, Any], plot: Path | None, show: Show
+) -> Document:
+    from edgeseq.training.tune_events import tune as tune_stage
+
+    clock = Clock()
+    if "share" in given:
+        given["share"] /= 100
+    with show.notes.status("hearing the validation and test streams, and trying rules on them"):
+        made, tuned = tune_stage(source.path, out, **given, **common)
+    show_events(show, tuned)
+    if plot is not None:
+        _save(plot, show, lambda figure: draw_events(figure, tuned, made.manifest.name))
+    return _wrote(show, made, clock, tuned)
+
+
+def _wrote(show: Show, made: Folder, clock: Clock, tuned: Tuned | TunedEvents) -> Document:
+    """The lines about the new folder, and the document: what was chosen, and what to type next."""
     document = show.wrote_folder(made, clock)
-    following = _next(made)
+    following = ("stream", made.path) if made.formats else next_export(made)
     show.next(*following)
-    return {**document, **msgspec.to_builtins(tuned), "too_few": tuned.too_few, "next": typed(*following)}
+    return {**document, **msgspec.to_builtins(tuned), "next": typed(*following)}
 
 
 def _show(show: Show, tuned: Tuned) -> None:
@@ -119,10 +182,6 @@ def _caution(tuned: Tuned) -> str:
     )
 
 
-def _next(folder: Folder) -> tuple[str | Path, ...]:
-    return ("stream", folder.path) if folder.formats else next_export(folder)
-
-
 def _check_plot(file: Path) -> None:
     if file.suffix not in FORMATS:
         raise InputError(f"{file} ends in {file.suffix or 'nothing'}: a plot is one of {', '.join(FORMATS)}")
@@ -131,13 +190,23 @@ def _check_plot(file: Path) -> None:
     need("the plot", "train", "matplotlib")
 
 
-def _draw(file: Path, tuned: Tuned, name: str) -> None:
-    """Accuracy against the mean share of frames on the test segments, along both kinds of rules."""
+def _save(file: Path, show: Show, draw: Callable[[Figure], None]) -> None:
+    """Write the plot that ``draw`` makes."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependency("matplotlib", "train", "the plot") from None
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    draw(figure)
+    try:
+        figure.savefig(file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    show.line(f"drew {file}", "green")
+
+
+def _draw(figure: Figure, tuned: Tuned, name: str) -> None:
+    """Accuracy against the mean share of frames on the test segments, along both kinds of rules."""
     axes = figure.add_subplot()
     for curve in tuned.curves:
         axes.plot([100 * x for x in curve.shares], [100 * y for y in curve.accuracies], label=curve.name)
@@ -150,7 +219,3 @@ def _draw(file: Path, tuned: Tuned, name: str) -> None:
     axes.set_ylabel("accuracy in %")
     axes.set_title(f"{name}: {tuned.test_segments:,} test segments", fontsize=10)
     axes.legend(frameon=False)
-    try:
-        figure.savefig(file)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None

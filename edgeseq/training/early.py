@@ -1,13 +1,12 @@
-"""The stage behind ``edgeseq tune``: a model of segments in, the same model with a rule for early answers out.
+"""``edgeseq tune`` of a model of segments: the same model with a rule for early answers out.
 
-Nothing is trained: the probabilities are calibrated and the rule is chosen on the validation subjects, and both are
-judged on the test subjects. The weights, and the files of an exported model, stay as they are.
+The probabilities are calibrated and the rule is chosen on the validation subjects, and both are judged on the test
+subjects.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -30,15 +29,13 @@ from edgeseq.early import (
     read_off,
 )
 from edgeseq.errors import InputError, Unsupported
-from edgeseq.folder import Folder, new_folder, open_folder, seal
-from edgeseq.lineage import stage_entry, trained_on
+from edgeseq.folder import Folder, open_folder
 from edgeseq.manifest import Early
 from edgeseq.models.contract import LookAheadModel, StreamingModel
-from edgeseq.models.store import load_model
 from edgeseq.models.threads import threads
 from edgeseq.training.evaluate import logits
 from edgeseq.training.settings import Settings
-from edgeseq.training.stage import check_start, choose_split, kept_apart
+from edgeseq.training.tune import Tunable
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -107,53 +104,30 @@ def tune(
             ended.
     """
     out, parent = Path(out), open_folder(source)
-    check_start(out, 0, [parent.path], overwrite=overwrite)
     _check_numbers(drop, level, earliest, hold)
-    manifest = parent.manifest
-    if manifest.task != "segment":
+    if parent.manifest.task != "segment":
         raise Unsupported(
             f"{parent.path} answers at every frame of an endless stream: an early answer is for models of bounded "
             "segments, with one label each"
         )
-    model = load_model(parent, trust=trust)
+    tunable = Tunable.of(parent.path, out, data=data, overwrite=overwrite, trust=trust)
+    model = tunable.model
     if model.look_ahead and not isinstance(model, LookAheadModel):
         raise Unsupported(
             f"{parent.path} looks {model.look_ahead} frames ahead and cannot be told that a segment has ended: make "
             "its class an edgeseq.models.contract.LookAheadModel"
         )
-    test, validation = kept_apart(parent)
-    dataset, original = trained_on(parent, data), manifest.data_stage
-    if dataset.task != "segment" or dataset.labels != manifest.labels:
-        raise InputError(
-            f"{dataset.name} has {dataset.task}s of {', '.join(dataset.labels)} to answer, and {parent.path} answers "
-            f"segments of {', '.join(manifest.labels)}"
-        )
-    split = choose_split(dataset, test=test, validation=validation)
     with threads(Settings().threads):
-        heard = [_heard(model, part) for part in (split.validation, split.test)]
+        heard = [_heard(model, part) for part in (tunable.split.validation, tunable.split.test)]
     tuned = choose(*heard, drop=drop, level=level, earliest=earliest, hold=hold)
-    entry = stage_entry(
-        "tune",
-        {
-            **{"drop": drop, "level": level, "earliest": earliest, "hold": hold},
-            "mapping": original.arguments.get("mapping") if original else None,
-        },
-        data=data or (original.data if original else None),
-        data_fingerprint=dataset.origin_fingerprint,
-        parent=parent.hash,
+    made = tunable.write(
+        out,
+        msgspec.structs.replace(parent.manifest.decision, early=tuned.rule),
+        {**parent.manifest.metrics, **_metrics(tuned)},
+        {"drop": drop, "level": level, "earliest": earliest, "hold": hold},
+        overwrite=overwrite,
     )
-    tuned_manifest = msgspec.structs.replace(
-        manifest,
-        name=out.name,
-        decision=msgspec.structs.replace(manifest.decision, early=tuned.rule),
-        metrics={**manifest.metrics, **_metrics(tuned)},
-        lineage=(*manifest.lineage, entry),
-    )
-    with new_folder(out, overwrite=overwrite) as staging:
-        for name in manifest.files:
-            shutil.copyfile(parent.file(name), staging / name)
-        seal(staging, tuned_manifest)
-    return open_folder(out), tuned
+    return made, tuned
 
 
 def choose(

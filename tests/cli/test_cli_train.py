@@ -12,6 +12,7 @@ import pytest
 from edgeseq.cli.train import parse_settings, read_config
 from edgeseq.errors import InputError
 from edgeseq.folder import WEIGHTS_NAME, open_folder
+from edgeseq.lineage import trained_on
 from edgeseq.models.registry import build
 from edgeseq.training import stage
 
@@ -253,7 +254,18 @@ def test_data_that_is_not_shipped_is_trained_on_where_it_lies(edgeseq, monkeypat
     )
     assert again.code == 0, again.err
     lineage = open_folder(tmp_path / "n").manifest.lineage
-    assert {entry.data for entry in lineage} == {str(data / "braille7.npz")}
+    assert {entry.data for entry in lineage} == {f"braille7={data / 'braille7.npz'}"}
+
+
+def test_a_folder_that_names_the_file_alone_still_finds_its_data(edgeseq, monkeypatch, tmp_path):
+    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
+    path = braille(tmp_path / "braille7") / "braille7.npz"
+    done = edgeseq("train", path, "--out", tmp_path / "m", *SEGMENTS)
+    assert done.code == 0, done.err
+    folder = open_folder(tmp_path / "m")
+    assert folder.manifest.data_stage.data == str(path)
+    again = trained_on(folder)
+    assert (again.name, again.fingerprint()) == ("braille7", folder.manifest.data_stage.data_fingerprint)
 
 
 def test_data_that_is_not_shipped_is_refused_with_what_to_type(edgeseq, monkeypatch, tmp_path):
@@ -262,7 +274,7 @@ def test_data_that_is_not_shipped_is_refused_with_what_to_type(edgeseq, monkeypa
     assert done.code == 2
     for said in ("L2MU-Braille", "licence", "--data PATH", "EDGESEQ_DATA=FOLDER"):
         assert said in done.err
-    assert "(not shipped)" in " ".join(edgeseq("datasets").out.split())
+    assert "shipped no; with its files: edgeseq train braille7" in " ".join(edgeseq("datasets").out.split())
 
 
 def test_recordings_of_tables_are_segments_where_asked(edgeseq, people, tmp_path):

@@ -11,10 +11,11 @@ from torch.nn.functional import cross_entropy
 
 from edgeseq import save_model
 from edgeseq.data import Dataset, Recording, write_npz
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import CARD_NAME, MANIFEST_NAME, open_folder
 from edgeseq.manifest import Early
 from edgeseq.models.registry import build
+from edgeseq.training.early import tune
 
 CODE = """
 import torch
@@ -272,6 +273,7 @@ def test_it_draws_both_kinds_of_rules(edgeseq, model, tmp_path, suffix):
         (("--level", 0.4), 2, "level 0.4"),
         (("--hold", -0.1), 2, "0 or more"),
         (("--earliest", "inf"), 2, "0 or more"),
+        (("--max-delay", 1), 2, "its options are --drop, --level, --earliest, --hold"),
         (("--plot", "p.txt"), 2, "a plot is one of .png, .svg, .pdf"),
         (("--plot", "nowhere/p.png"), 2, "nowhere is not a folder"),
     ],
@@ -283,13 +285,15 @@ def test_what_makes_no_sense_is_refused(edgeseq, model, tmp_path, options, code,
     assert not (tmp_path / "m").exists()
 
 
-def test_a_model_of_frames_is_refused_and_data_of_frames_too(edgeseq, trained, model, people, tmp_path):
-    done = edgeseq("tune", trained, "--out", tmp_path / "m")
-    assert done.code == 4
-    assert "answers at every frame of an endless stream" in done.err
+def test_data_of_frames_is_refused(edgeseq, model, people, tmp_path):
     done = edgeseq("tune", model, "--out", tmp_path / "m", "--data", people)
     assert done.code == 2
     assert not (tmp_path / "m").exists()
+
+
+def test_a_model_of_frames_has_no_early_answers(trained, tmp_path):
+    with pytest.raises(Unsupported, match="answers at every frame of an endless stream"):
+        tune(trained, tmp_path / "m")
 
 
 def test_without_a_split_nothing_is_chosen_on_people_that_may_have_been_trained_on(edgeseq, source, tmp_path):

@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeseq.decisions import answers
 from edgeseq.devices.decide import UNKNOWN, Answer, Decider, SegmentDecider
 from edgeseq.early import Segments, by_confidence
 from edgeseq.errors import InputError
@@ -24,6 +26,7 @@ rules = st.builds(
     enter=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
     dwell=st.sampled_from([0.0, 0.02, 0.1, 0.3]),
     unknown=st.sampled_from([0.0, 0.2, 0.4, 0.6]),
+    leave=st.sampled_from([1.0, 0.6, 0.4, 0.3, 0.1]),
 )
 
 
@@ -65,6 +68,56 @@ def test_a_label_is_entered_only_above_enter_and_after_the_dwell(rule: Decision,
                 assert last is None or t - last >= frames
             last = t
         previous = answer.label
+
+
+@given(rules, streams)
+def test_another_label_is_entered_only_where_the_present_one_does_not_exceed_leave(rule: Decision, rows: list) -> None:
+    previous = UNKNOWN
+    for average, answer in zip(averages(rule, rows), play(rule, rows), strict=True):
+        if UNKNOWN not in (previous, answer.label) and answer.label != previous:
+            assert average[LABELS.index(previous)] <= rule.leave + 1e-9
+        previous = answer.label
+
+
+@given(rules, streams)
+def test_an_answer_whose_average_always_exceeds_leave_is_left_for_unknown_alone(rule: Decision, rows: list) -> None:
+    shown = [answer.label for answer in play(msgspec.structs.replace(rule, leave=-1.0), rows)]
+    assert all(UNKNOWN in pair or pair[0] == pair[1] for pair in pairwise(shown))
+
+
+@given(st.lists(rules, min_size=1, max_size=6), streams, st.integers(0, 3))
+def test_whole_streams_are_answered_as_frames_one_by_one_are(many: list, rows: list, look_ahead: int) -> None:
+    found = answers(np.float32(rows), many, RATE, look_ahead)
+    for rule, said in zip(many, found.tolist(), strict=True):
+        flushed = [np.zeros(3, np.float32)] * look_ahead + [np.float32(row) for row in rows]
+        played = [answer.label for answer in play(rule, flushed, look_ahead)]
+        assert [UNKNOWN if index < 0 else LABELS[index] for index in said] == played
+
+
+def test_rules_are_answered_alike_with_ties_and_many_labels() -> None:
+    rng = np.random.default_rng(0)
+    labels = tuple("abcdefghijkl")
+    logits = rng.integers(-2, 3, (400, len(labels))).astype(np.float32)  # ties in most frames
+    many = [
+        Decision(smoothing, enter, dwell, unknown, leave)
+        for smoothing in (0.0, 0.05, 0.3)
+        for enter in (0.0, 0.2)
+        for dwell in (0.0, 0.1)
+        for unknown in (0.0, 0.15)
+        for leave in (1.0, 0.12)
+    ]
+    found = answers(logits, many, RATE)
+    for rule, said in zip(many, found.tolist(), strict=True):
+        decide = Decider(rule, labels, RATE)
+        assert [(-1 if (label := decide(row).label) == UNKNOWN else labels.index(label)) for row in logits] == said
+    assert len({tuple(said) for said in found.tolist()}) > 40  # of 48: the settings matter
+
+
+def test_the_present_answer_stays_while_it_exceeds_leave() -> None:
+    rule = Decision(leave=0.3)
+    rows = [sure(0), np.log(np.float32([0.35, 0.6, 0.05])), np.log(np.float32([0.25, 0.7, 0.05])), sure(1)]
+    assert [a.label for a in play(rule, rows)] == ["sit", "sit", "walk", "walk"]
+    assert [a.label for a in play(Decision(), rows)] == ["sit", "walk", "walk", "walk"]
 
 
 def averages(rule: Decision, rows: list) -> list[np.ndarray]:
