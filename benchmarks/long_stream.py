@@ -143,7 +143,7 @@ def settings_of(model: str, training: str) -> Any:
     """Everything that decides a training beside its fold and seed: family, arguments, settings."""
     from edgeseq.data import load
     from edgeseq.models.registry import presets
-    from edgeseq.training.stage import configure
+    from edgeseq.training.configure import configure
 
     return msgspec.json.decode(msgspec.json.encode(configure(presets()[model], load(DATA), TRAINING[training])))
 

@@ -19,18 +19,19 @@ import os
 import statistics
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from accuracy import FOLDS, machine, recipe, seconds
+from accuracy import PLANS, recipe
+from processes import each_done, machine, seconds
 
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 
 RESULTS = Path(__file__).parent / "results" / "spiking.json"
 MODELS = ("l2mu", "spiking_lmuformer", "spiking_lmuformer-causal", "lmuformer", "lmuformer-causal", "lmu")
+FOLDS = PLANS["spar_watch"].folds
 COUNTED = 4000  # frames of the test recordings that operations are counted on
 KINDS = ("fp32", "int8")
 
@@ -222,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="spar_watch", help="a data set's name, or a path")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=presets(), metavar="PRESET")
-    parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)), choices=range(FOLDS))
+    parser.add_argument("--folds", nargs="+", type=int, default=list(FOLDS), choices=FOLDS)
     parser.add_argument("--method", choices=("ptq", "qat"), default="ptq")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
     parser.add_argument("--budget", type=seconds, default=seconds("3h"), help="2h, 90m: nothing is begun after it")
@@ -247,22 +248,11 @@ def main() -> None:
 
 def run_missing(tasks: list[Task], rows: list[Row], parsed: Any) -> list[Row]:
     """Run ``tasks``, the first ones first, and write each row as it comes; what was not begun in time is named."""
-    deadline, waiting, running = time.monotonic() + parsed.budget, list(tasks), set()
-    with ProcessPoolExecutor(parsed.jobs) as pool:
-        while True:
-            while waiting and len(running) < parsed.jobs and time.monotonic() < deadline:
-                running.add(pool.submit(run, waiting.pop(0)))
-            if not running:
-                break
-            finished = next(as_completed(running))
-            running.remove(finished)
-            row = finished.result()
-            rows = [*(old for old in rows if old.place != row.place), row]  # one of an older recipe goes
-            write(rows, parsed.out)
-            found = " / ".join(f"{100 * row.metrics[kind]['test_accuracy']:.1f} %" for kind in KINDS)
-            print(f"{row.model} fold {row.fold}: {found}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
-    for task in waiting:
-        print("missing (out of time):", *task.key[:3], file=sys.stderr)
+    for row in each_done(run, tasks, jobs=parsed.jobs, budget=parsed.budget):
+        rows = [*(old for old in rows if old.place != row.place), row]  # one of an older recipe goes
+        write(rows, parsed.out)
+        found = " / ".join(f"{100 * row.metrics[kind]['test_accuracy']:.1f} %" for kind in KINDS)
+        print(f"{row.model} fold {row.fold}: {found}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
     return rows
 
 

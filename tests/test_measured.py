@@ -12,6 +12,7 @@ from edgeseq.models.registry import presets
 
 ROOT = Path(__file__).parents[1]
 MAKE = runpy.run_path(str(ROOT / "docs" / "make_measured.py"))
+ACCURACY = runpy.run_path(str(ROOT / "docs" / "make_accuracy.py"))
 SPIKING = runpy.run_path(str(ROOT / "docs" / "make_spiking.py"))
 
 
@@ -27,6 +28,18 @@ def test_the_page_is_made_from_the_results():
 def test_the_page_on_spiking_models_is_made_from_the_results():
     written = (ROOT / "docs" / "spiking.md").read_text(encoding="utf-8")
     assert written == SPIKING["document"](), "run python docs/make_spiking.py"
+
+
+def test_the_page_on_accuracy_is_made_from_the_results():
+    written = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert written == ACCURACY["document"](), "run python docs/make_accuracy.py"
+
+
+def test_accuracies_of_a_model_on_a_data_set_are_all_of_one_recipe():
+    recipes = {}
+    for row in results("accuracy"):
+        recipes.setdefault((row["data"], row["model"]), set()).add(row["recipe"])
+    assert [kind for kind, found in recipes.items() if len(found) > 1] == []
 
 
 def test_every_spiking_preset_for_a_watch_was_measured_on_all_folds_beside_a_plain_model():

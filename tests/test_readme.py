@@ -27,7 +27,7 @@ def test_the_demo_table_is_that_of_the_recorded_demo():
 
 
 def test_the_accuracy_table_is_that_of_the_recorded_runs():
-    rows = results("accuracy.json")
+    rows = [row for row in results("accuracy.json") if row["data"] == "spar_watch"]
     for model in ("lmu", "gru", "forest"):
         cells = []
         for name in ("accuracy", "macro_f1", "smoothed_accuracy"):

@@ -18,7 +18,6 @@ from edgeseq.errors import EdgeseqError, MissingDependency, Unsupported
 from edgeseq.folder import MODEL_FILES, Folder
 from edgeseq.lineage import trained_on
 from edgeseq.metrics import Scores, score
-from edgeseq.training.settings import SKIP
 
 MEASURED, TRAINED = "measured", "trained"
 
@@ -84,7 +83,7 @@ def tested_on(folder: Folder) -> Dataset | None:
     manifest = folder.manifest
     data = trained_on(folder)
     subjects = [name for name in data.subjects if name in manifest.split.get("test", ())]
-    if not subjects or data.labels != manifest.labels or manifest.input.samples_per_step != 1:
+    if not subjects or data.labels != manifest.labels:
         return None
     return data.only(subjects)
 
@@ -94,7 +93,7 @@ def evaluate(session: Session, data: Dataset) -> Scores:
 
     A session that looks ahead is flushed at the end of a recording, so that all of its frames have an answer.
     """
-    first, late = round(SKIP * data.rate), session.manifest.input.look_ahead
+    first, late = round(data.unscored * data.rate), session.manifest.input.look_ahead
     pairs = []
     for recording in data.recordings:
         session.reset()

@@ -174,7 +174,7 @@ def _asked(
 ) -> Document:
     """What must be true of a folder that is there already, for it to be kept."""
     from edgeseq.models.registry import presets
-    from edgeseq.training.stage import configure
+    from edgeseq.training.configure import configure
 
     _, arguments, settings = configure(presets()[preset], data, changes)
     return {

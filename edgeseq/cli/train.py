@@ -202,6 +202,7 @@ class _Log:
     def announce(self, model: StreamingModel, split: Split, settings: Settings) -> None:
         """What is trained, on what."""
         from edgeseq.models.contract import parameter_count
+        from edgeseq.models.listening import behind
 
         self.parameters = parameter_count(model)
         self._steps, self._total = settings.steps, settings.rounds
@@ -209,7 +210,7 @@ class _Log:
             [
                 ("data", describe(split)),
                 *_parts(split),
-                ("model", f"{type(model).__name__}, {self.parameters:,} parameters"),
+                ("model", f"{type(behind(model)).__name__}, {self.parameters:,} parameters"),
             ]
         )
         self._bar = self.progress.add_task("training", total=settings.rounds * settings.steps, news="")
@@ -303,7 +304,7 @@ def _flat(tree: Changes, prefix: str = "") -> Changes:
 def _located(source: str, data: Path) -> str:
     from edgeseq.data import locate
 
-    return str(locate(source, data))
+    return locate(source, data)
 
 
 def _mapping(**columns: Any) -> Mapping | None:

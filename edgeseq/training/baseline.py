@@ -1,57 +1,67 @@
 """The baseline that a sequence model has to beat: a random forest on statistics of the last two seconds.
 
-Of a segment it gets the statistics of the whole, and the means of its eighths.
+Where states change faster than that (recordings are scored from their first second on), of the last second. Of a
+segment it gets the statistics of the whole, and the means of its eighths; of a segment of sound, cepstra of its
+twentieths, as much as classical recognizers of single words get; of an image, the pixels.
 
-Shape letters: T frames of a window, C channels, W windows, F features, K labels.
+Shape letters: T frames of a window, C channels, W windows, F features, K labels, M mel bands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseq.data import Dataset, Recording, Split
-from edgeseq.data.dataset import natural_order
+from edgeseq.data.dataset import PIXEL, SOUND, natural_order
 from edgeseq.errors import InputError, MissingDependency
 from edgeseq.metrics import Scores, score
+from edgeseq.signal.log_mel import LogMel, for_rate, log_mel
 from edgeseq.training.augment import Triads
 from edgeseq.training.evaluate import smooth
 
-WINDOW = 2.0  # seconds that one answer is made from
+WINDOW = 2.0  # seconds that one answer is made from, at most
+SHORTER = 1.0  # where there are less that are not scored
 HOP = {"train": 1.0, "test": 0.1}  # seconds between windows
 TREES = 300
+TREES_OF_PIXELS = 60  # 300 would take ten minutes for the 60,000 digits, and tell no more than a point more
 PARTS = 8  # of a segment
-Features = NDArray[np.float64]
+BINS, CEPSTRA = 20, 13  # of a segment of sound
+Features = NDArray[np.floating[Any]]
 Labels = NDArray[np.int16]
+Cut = Callable[[Sequence[Recording], Dataset, float], Iterator[tuple[Features, Labels]]]
 
 
 def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> tuple[Scores, Scores]:
     """Scores on the test subjects of a random forest, as it answers and smoothed over ``smoothing`` seconds.
 
-    It answers every 0.1 s after the first two seconds of a recording. There is nothing to choose on the validation
+    It answers every 0.1 s after the first window of a recording. There is nothing to choose on the validation
     subjects, so it learns from them too. Segments it answers once each, with nothing to smooth: both scores are one.
 
     Raises:
-        InputError: no recording of the training subjects, or none of the test subjects, has labels after the window.
+        InputError: no recording of the training subjects, or none of the test subjects, has labels after the window;
+            images of different sizes.
         MissingDependency: scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError:
         raise MissingDependency("scikit-learn", "train", "the random forest") from None
-    cut = _segments if split.train.task == "segment" else _windows
+    cut, trees = _cut(split.train), _trees(split.train)
     learned = list(cut(_in_order(split), split.train, HOP["train"]))
     asked = list(cut(split.test.recordings, split.test, HOP["test"]))
     for part, found in (("training", learned), ("test", asked)):
         if not any((y >= 0).any() for _, y in found):
             raise InputError(
-                f"no recording of the {part} subjects has a label after its first {WINDOW:g} s, which the random "
-                "forest needs: record longer stretches"
+                f"no recording of the {part} subjects has a label after its first {window_of(split.train):g} s, which "
+                "the random forest needs: record longer stretches"
             )
     x, y = (np.concatenate(parts) for parts in zip(*learned, strict=True))
-    forest = RandomForestClassifier(TREES, random_state=seed, class_weight="balanced").fit(x[y >= 0], y[y >= 0])
+    forest = RandomForestClassifier(trees, random_state=seed, class_weight="balanced").fit(x[y >= 0], y[y >= 0])
     plain, smoothed = [], []
     for x, y in asked:
         probabilities = np.zeros((len(x), len(split.test.labels)))  # (W, K)
@@ -63,6 +73,34 @@ def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> t
     return score(plain, labels), score(smoothed, labels)
 
 
+def described(dataset: Dataset) -> str:
+    """What a forest of this data learns from, in words: "2 s statistics, 300 trees"."""
+    of: dict[Cut, str] = {
+        _windows: f"{window_of(dataset):g} s statistics",
+        _segments: f"statistics and means of {PARTS} parts",
+        _words: f"{BINS} × {CEPSTRA} cepstra",
+        _pixels: "pixels",
+    }
+    return f"{of[_cut(dataset)]}, {_trees(dataset)} trees"
+
+
+def window_of(dataset: Dataset) -> float:
+    """Seconds that one answer to a stream is made from."""
+    return WINDOW if dataset.unscored >= WINDOW else SHORTER
+
+
+def _cut(dataset: Dataset) -> Cut:
+    """How recordings are cut into features and labels."""
+    if dataset.task == "frame":
+        return _windows
+    kinds = set(dataset.units)
+    return _words if kinds == {SOUND} else _pixels if kinds == {PIXEL} else _segments
+
+
+def _trees(dataset: Dataset) -> int:
+    return TREES_OF_PIXELS if _cut(dataset) is _pixels else TREES
+
+
 def _in_order(split: Split) -> list[Recording]:
     """Recordings to learn from, by name, whatever the split: a forest draws rows by position."""
     recordings = [*split.train.recordings, *split.validation.recordings]
@@ -72,10 +110,10 @@ def _in_order(split: Split) -> list[Recording]:
 
 def _windows(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
     """Of each recording the windows' features ``(W, F)`` and the labels ``(W,)`` of the frames they end with."""
-    length, step = max(2, round(WINDOW * form.rate)), max(1, round(hop * form.rate))
+    length, step = max(2, round(window_of(form) * form.rate)), max(1, round(hop * form.rate))
     triads = Triads.of(form.units)
     for recording in recordings:
-        ends = np.arange(length, len(recording.x), step)  # the frame that is answered: the first after 2 s, and on
+        ends = np.arange(length, len(recording.x), step)  # the frames that are answered, from the first after a window
         if len(ends):
             windows = (recording.x[end - length + 1 : end + 1] for end in ends)
             yield np.stack([features(window, triads) for window in windows]), recording.y[ends]
@@ -88,6 +126,33 @@ def _segments(recordings: Sequence[Recording], form: Dataset, hop: float) -> Ite
         if len(recording.x) >= PARTS:
             means = [part.mean(0) for part in np.array_split(recording.x.astype(np.float64), PARTS)]
             yield np.concatenate([*means, features(recording.x, triads)])[None], recording.y[:1]
+
+
+def _words(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
+    """As :func:`_segments`, of sound: the mean cepstra of its twentieths."""
+    front = LogMel.of(for_rate(form.rate * form.samples))
+    for recording in recordings:
+        sound = recording.x.reshape(-1, len(form.channels))  # (samples, C)
+        yield np.concatenate([cepstra(front, channel) for channel in sound.T])[None], recording.y[:1]
+
+
+def cepstra(front: LogMel, sound: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cepstra ``(BINS · CEPSTRA,)`` of a sound (samples): of each twentieth the mean of its frames, at least of one."""
+    silence = np.zeros(-len(sound) % front.hop, np.float32)
+    bands = log_mel(front, np.concatenate([sound, silence]).reshape(-1, front.hop)).astype(np.float64)  # (T, M)
+    angles = np.pi / front.mels * np.outer(np.arange(CEPSTRA), np.arange(front.mels) + 0.5)
+    found = bands @ np.cos(angles).T  # (T, CEPSTRA): the first of the DCT-II
+    edges = np.arange(BINS + 1) * len(found) // BINS
+    return np.concatenate([found[a : max(b, a + 1)].mean(0) for a, b in itertools.pairwise(edges)])
+
+
+def _pixels(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
+    """As :func:`_segments`, of images: all values of all frames."""
+    sizes = {len(recording.x) for recording in recordings}
+    if len(sizes) > 1:
+        raise InputError(f"{form.name} has images of {min(sizes)} to {max(sizes)} frames: cut them to one size")
+    for recording in recordings:
+        yield recording.x.reshape(1, -1), recording.y[:1]
 
 
 def features(window: NDArray[np.float32], triads: Triads) -> Features:

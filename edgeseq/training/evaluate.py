@@ -13,7 +13,6 @@ from edgeseq.data import Dataset, Recording
 from edgeseq.metrics import Scores, score
 from edgeseq.models.contract import LookAheadModel, StreamingModel
 from edgeseq.training.answers import answer_frames, answer_segments
-from edgeseq.training.settings import SKIP
 
 Floats = NDArray[np.float32]
 
@@ -52,14 +51,14 @@ def _in_batches(
             x = torch.zeros(len(group), int(lengths.max()), model.input_size)
             for row, i in enumerate(group):
                 x[row, : lengths[row]] = torch.from_numpy(recordings[i].x)
-            y = answer(model, x, lengths)
+            y = answer(model, x.to(model.input_mean.device), lengths).cpu()
             found.update((i, y[row].numpy().copy()) for row, i in enumerate(group))
     model.train(was_training)
     return [found[i] for i in range(len(recordings))]
 
 
-def evaluate(model: StreamingModel, dataset: Dataset, *, skip: float = SKIP, smoothing: float = 0.0) -> Scores:
-    """Scores per frame over all recordings, without the first ``skip`` seconds of each; of segments, one answer each.
+def evaluate(model: StreamingModel, dataset: Dataset, *, smoothing: float = 0.0) -> Scores:
+    """Scores per frame over all recordings, without the unscored start of each; of segments, one answer each.
 
     With ``smoothing`` the answer is taken from probabilities averaged exponentially with that time constant (seconds).
     """
@@ -69,7 +68,7 @@ def evaluate(model: StreamingModel, dataset: Dataset, *, skip: float = SKIP, smo
             [(r.y[:1], y[None].argmax(-1)) for r, y in zip(dataset.recordings, ends, strict=True)],
             len(dataset.labels),
         )
-    first = round(skip * dataset.rate)
+    first = round(dataset.unscored * dataset.rate)
     answers = logits(model, dataset.recordings)
     if smoothing:
         answers = [smooth(y, smoothing * dataset.rate) for y in answers]

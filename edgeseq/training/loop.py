@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from edgeseq.data import Dataset, Split
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, Unsupported
 from edgeseq.models.contract import State, StreamingModel
-from edgeseq.models.quantized import weight_of
+from edgeseq.models.quantized import QuantizedLinear, weight_of
 from edgeseq.training.answers import respond
-from edgeseq.training.batches import Batch, Batches, batches_of
+from edgeseq.training.batches import Batch, Batches, batches_of, statistics
 from edgeseq.training.denormals import flushed_denormals
+from edgeseq.training.device import CPU
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.settings import Settings
 
@@ -65,7 +66,8 @@ class CrossEntropy:
     @classmethod
     def of(cls, dataset: Dataset, settings: Settings) -> CrossEntropy:
         """As the settings have it, for the class frequencies of the data that is learned from."""
-        return cls(class_weights(dataset) if settings.class_weights else None, settings.label_smoothing)
+        weights = class_weights(dataset).to(settings.device) if settings.class_weights else None
+        return cls(weights, settings.label_smoothing)
 
     def __call__(self, answers: Tensor, batch: Batch) -> Tensor:
         """The loss of ``answers``, as the protocol has them."""
@@ -125,10 +127,13 @@ def fit(
 
     Raises:
         InputError: the loss is not finite, or ``checkpoint`` cannot be read.
+        Unsupported: the settings name a GPU, and the model is in int8, or an ``objective`` is given.
     """
     batches = batches_of(split.train, settings)
     if normalize:
-        model.set_normalization(*(statistic.tolist() for statistic in batches.statistics()))
+        model.set_normalization(*(part.tolist() for part in statistics(model, batches, split.train)))
+    _check_device(model, settings, objective)
+    model.to(settings.device)
     objective = objective or CrossEntropy.of(split.train, settings)
     run = Run(model, copy.deepcopy(model), _optimizer(model, settings), {})
     _resume(run, checkpoint, identity)
@@ -145,8 +150,16 @@ def fit(
         _save(run, checkpoint, identity)
         report(ended, (number + 1) * settings.steps)
     model.load_state_dict(run.best)
-    model.eval()
+    model.cpu().eval()
     return run.history
+
+
+def _check_device(model: StreamingModel, settings: Settings, objective: Objective | None) -> None:
+    """Refuse what does not run on a GPU: integers are added on the CPU, and so are teachers asked there."""
+    small = any(isinstance(module, QuantizedLinear) for module in model.modules())
+    if settings.device != CPU and (small or objective is not None):
+        what = "an int8 model" if small else "distillation"
+        raise Unsupported(f"device {settings.device}: {what} is trained on the CPU alone: set device to {CPU}")
 
 
 def _round(
@@ -164,7 +177,8 @@ def _round(
     masks = run.model.masks()
     state: State | None = None
     total = 0.0
-    for step, batch in enumerate(batches.round(rng)):
+    for step, drawn in enumerate(batches.round(rng)):
+        batch = drawn.to(settings.device)
         done = number * settings.steps + step
         for group in run.optimizer.param_groups:
             group["lr"] = group["peak"] * _schedule(done / (settings.rounds * settings.steps))
@@ -236,7 +250,7 @@ def _save(run: Run, checkpoint: Path, identity: str) -> None:
     notes = msgspec.json.encode(_Notes(identity, run.history)).decode()
     staging = checkpoint.with_name(checkpoint.name + ".new")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, staging, {"notes": notes})
+    save_file({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, staging, {"notes": notes})
     staging.replace(checkpoint)
 
 

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from edgeseq.data import Dataset, Recording, split_by_subject
+from edgeseq.data.dataset import PIXEL, SOUND
+from edgeseq.data.frames import framed
 from edgeseq.errors import InputError, MissingDependency
+from edgeseq.signal.log_mel import LogMel, for_rate, log_mel
 from edgeseq.training.augment import Triads
-from edgeseq.training.baseline import features, forest_baseline
+from edgeseq.training.baseline import cepstra, described, features, forest_baseline
 
 RATE = 20.0
 
@@ -40,6 +43,14 @@ def test_it_answers_every_tenth_of_a_second_after_the_window(channels):
     assert plain.frames == smoothed.frames == 2 * 40  # of two recordings, 4 s each
     assert plain.accuracy > 0.9
     assert np.sum(plain.confusion) == plain.frames
+
+
+def test_where_less_is_left_unscored_the_window_is_shorter():
+    short = dataclasses.replace(movements(seconds=1.9), unscored=0.5)
+    plain, _ = forest_baseline(split(short))
+    assert plain.frames == 2 * 9  # from the second second on
+    assert described(short) == "1 s statistics, 300 trees"
+    assert described(movements()) == "2 s statistics, 300 trees"
 
 
 def test_unlabelled_time_is_neither_learned_nor_counted():
@@ -83,3 +94,55 @@ def test_features_of_a_triad_do_not_depend_on_how_the_sensor_is_turned():
 
 def test_features_of_a_channel_that_stands_still_are_finite():
     assert np.isfinite(features(np.ones((40, 2), np.float32), Triads.of(("V", "V")))).all()
+
+
+def segments(unit, xs, rate):
+    recordings = tuple(
+        Recording(np.asarray(x, np.float32).reshape(-1, 1), np.full(len(x), label, np.int16), subject, f"{subject}-{k}")
+        for subject in "1234"
+        for k, (label, x) in enumerate(xs(subject))
+    )
+    return Dataset("some", recordings, ("x",), (unit,), rate, ("low", "high"), task="segment")
+
+
+def tones(subject):
+    """Words of 30 to 300 ms, whose loudness says nothing."""
+    rng = np.random.default_rng(int(subject))
+    for _ in range(6):
+        for label, hertz in enumerate((400, 1500)):
+            t = np.arange(rng.integers(240, 2400)) / 8000
+            yield label, rng.uniform(0.01, 1) * np.sin(2 * np.pi * (hertz + rng.normal(0, 40)) * t)
+
+
+def test_words_are_told_apart_by_their_cepstra_whether_framed_or_not():
+    words = segments(SOUND, tones, 8000.0)
+    assert described(words) == "20 × 13 cepstra, 300 trees"
+    plain, smoothed = forest_baseline(split(words))
+    assert plain == smoothed
+    assert plain.accuracy > 0.9
+    in_frames = framed(words, 128)
+    assert described(in_frames) == described(words)
+    assert forest_baseline(split(in_frames))[0].accuracy > 0.9
+
+
+def test_the_first_cepstrum_is_the_sum_of_the_bands_and_a_short_word_fills_all_bins():
+    front = LogMel.of(for_rate(8000.0))
+    sound = np.random.default_rng(0).normal(0, 0.1, 5 * front.hop - 7).astype(np.float32)
+    found = cepstra(front, sound).reshape(20, 13)
+    bands = log_mel(front, np.append(sound, np.zeros(7, np.float32)).reshape(-1, front.hop))
+    assert np.allclose(found[:, 0], bands.sum(1)[np.arange(20) // 4], rtol=1e-5)
+    assert np.linalg.matrix_rank(found) == 5
+
+
+def test_images_are_told_apart_by_their_pixels_and_must_be_of_one_size():
+    def images(subject):
+        rng = np.random.default_rng(int(subject))
+        return [(label, rng.random(16) * 0.5 + 0.5 * (np.arange(16) == 3 * label + 5)) for label in (0, 1) * 8]
+
+    pictures = segments(PIXEL, images, 16.0)
+    assert described(pictures) == "pixels, 60 trees"
+    assert forest_baseline(split(pictures))[0].accuracy > 0.9
+    first, *others = pictures.recordings
+    odd = (dataclasses.replace(first, x=first.x[:9], y=first.y[:9]), *others)
+    with pytest.raises(InputError, match="some has images of 9 to 16 frames"):
+        forest_baseline(split(dataclasses.replace(pictures, recordings=odd)))
