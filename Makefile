@@ -15,7 +15,7 @@ INPUTS   := pyproject.toml constraints.txt
 # One thread a process: the models are small, and processes that share cores wait for each other's threads.
 PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo pretrained test test-slow test-witness lint format clean
+.PHONY: demo pretrained pretrained-digits test test-slow test-witness lint format clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -47,6 +47,13 @@ pretrained: $(VENV)/.installed
 	$(BIN)/edgeseq demo har --speed 0
 	$(BIN)/edgeseq export demo/student --out edgeseq/pretrained/har_watch_fp32 --overwrite
 	$(BIN)/edgeseq export demo/student-int8 --out edgeseq/pretrained/har_watch --overwrite
+
+# The one for spoken digits; the recordings are not shipped: make pretrained-digits FSDD=PATH
+pretrained-digits: $(VENV)/.installed
+	$(BIN)/edgeseq train fsdd --data $(FSDD) --model gru --test jackson --validation lucas --set rounds=16 --set steps=60 \
+	    --out runs/digits
+	$(BIN)/edgeseq quantize runs/digits --method ptq --out runs/digits-int8
+	$(BIN)/edgeseq export runs/digits-int8 --out edgeseq/pretrained/digits --overwrite
 
 test: $(VENV)/.installed-dev
 	@echo "== the fast tests"

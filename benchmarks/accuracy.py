@@ -1,146 +1,61 @@
 """Accuracy: models (presets) and a classical baseline on data sets, over folds and seeds, resumable.
 
     python benchmarks/accuracy.py                         # runs what is missing of all, then prints the tables
-    python benchmarks/accuracy.py --data fsdd --models gru --budget 2h   # ends at the budget and says what is missing
+    python benchmarks/accuracy.py --data fsdd --models gru --budget 2h   # begins nothing after two hours
     python benchmarks/accuracy.py --keep runs             # keeps the model folders, and takes those that are there
     python benchmarks/accuracy.py --table                 # prints the tables only
 
-What is run is in ``PLANS`` below. Data sets that are not shipped are found in the folder that EDGESEQ_DATA names, or by
-``--data NAME=PATH``; a path of your own data is run on five folds.
+What is run is in ``PLANS`` of accuracy_plans.py. Data sets that are not shipped are found in the folder that
+EDGESEQ_DATA names, or by ``--data NAME=PATH``; a path of your own data is run on five folds.
 
 One row a run in ``benchmarks/results/accuracy.json``: per-frame accuracy and macro-F1 on the test subjects, without the
 start of each recording that is not scored; of segments, one answer each; of models that answer frames, how they follow
 changes, before and after ``edgeseq tune``. Everything that is chosen (the round whose weights are kept, the rule) is
 chosen on the validation subjects. ``forest`` is a random forest on statistics of the last seconds, asked every 0.1 s,
-or of a segment; it has nothing to choose, so it learns from the validation subjects too. Each run is one process of one
-thread, on a GPU where there is one (``--device``); a run that is cut off begins anew, with ``--keep`` where it was.
+or of a segment; it has nothing to choose, so it learns from the validation subjects too. ``majority`` always answers
+the commonest label. Each run is one process of one thread, on a GPU where there is one (``--device``); a run that is
+cut off begins anew, with ``--keep`` where it was. What is missing is said at the end; the exit code is 1 if anything
+failed or its data are not here, and 0 if there was no time for it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-from accuracy_table import OFFICIAL, Row, Wanted, event_table, merged, read, table, write
-from processes import each_done, machine, seconds
+from accuracy_kept import Note, folder_of, rescored, split_of
+from accuracy_plans import BASELINES, FOREST, PLANS, SEEDS, Plan, Task, recipe
+from accuracy_table import RESULTS, Row, Wanted, event_table, merged, read, table, write
+from processes import Missing, count, each_done, machine, seconds
 
 from edgeseq.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeseq.data import Dataset, Split
     from edgeseq.folder import Folder
 
-RESULTS = Path(__file__).parent / "results" / "accuracy.json"
-FOREST = "forest"
-SEEDS = {"lmu": 3, "gru": 3}  # of the others one
-REVISION = 2  # raise it when code changes that decides what a run comes to; settings and presets are noticed anyway
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What is run on a data set. ``changes``: of a model's training settings, its own arguments as ``model.NAME``."""
-
-    models: tuple[str, ...] = ("lmu", "gru", FOREST)
-    folds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    changes: dict[str, dict[str, Any]] = {}
-
-
-EACH_FAMILY = ("lmu", "lmu_cell", "s4d", "gru", "sparse_rnn", "lmuformer-causal", "l2mu")
-CAUSAL = (*EACH_FAMILY, "lstm", "tanh", "relu", "spiking_lmuformer-causal")
-WORDS = ("lmu", "s4d", "lmuformer-causal", "gru")
-PLANS = {
-    "spar_watch": Plan((*CAUSAL, "lmuformer", "spiking_lmuformer", FOREST)),
-    "geotec_watch": Plan((*CAUSAL, FOREST)),
-    "wisdm_watch": Plan(),
-    "uci_har": Plan((*CAUSAL, FOREST), (OFFICIAL,)),
-    "braille7": Plan(("lmu", "s4d", "gru", "l2mu-published", FOREST)),
-    "ecg5000": Plan(("lmu", "s4d", "gru", FOREST)),
-    "fsdd": Plan((*WORDS, FOREST), changes={name: {"rounds": 16, "steps": 60} for name in WORDS}),
-    "psmnist": Plan(("lmu-published", "s4d-digits", FOREST), (OFFICIAL,)),
-}
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What is to be run: a model on a fold of the data that ``source`` names; the folder is kept in ``keep``."""
-
-    source: str
-    data: str
-    model: str
-    fold: int
-    seed: int
-    recipe: str
-    changes: dict[str, Any] = {}
-    keep: Path | None = None
-    device: str = "cpu"
-
-    @property
-    def key(self) -> tuple[str, str, int, int, str]:
-        return (self.data, self.model, self.fold, self.seed, self.recipe)
-
-    @property
-    def name(self) -> str:
-        """Of the folder that is kept."""
-        return f"{self.data}-{self.model}-fold{self.fold}-seed{self.seed}"
-
-
-def recipe(dataset: Dataset, model: str, changes: dict[str, Any] | None = None) -> str:
-    """A short hash of everything that decides a run, so that rows of an older recipe are not mixed with new ones."""
-    from edgeseq.models.registry import presets
-    from edgeseq.training.baseline import described
-    from edgeseq.training.configure import configure
-
-    if model == FOREST:
-        learned = "8 subjects, " if dataset.name == "spar_watch" else ""  # as its first rows have it
-        return f"{described(dataset)}, {learned}revision {REVISION}"
-    parts = msgspec.to_builtins((REVISION, configure(presets()[model], dataset, changes or {})))
-    del parts[1][2]["device"]  # which says where a run is made: a row's machine says it
-    augmentation = parts[1][2]["augmentation"]
-    for name in ("shift", "drop", "colour"):  # which were not there when the first rows were measured
-        if not augmentation[name]:
-            del augmentation[name]
-    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]
+GUESS = 2.0  # how many times as long a run may take as the longest that is like it
+UNKNOWN = 60.0  # seconds that a run may take of which nothing is known
 
 
 def run(task: Task) -> Row:
     started = time.monotonic()
-    if task.model == FOREST:
-        found, new = run_forest(task), True
-    else:
-        with folder_of(task) as (folder, new):
-            found = row_of(folder, task)
+    if task.model in BASELINES:
+        return msgspec.structs.replace(run_baseline(task), seconds=round(time.monotonic() - started, 1))
+    with folder_of(task) as (folder, note, new):
+        found = row_of(folder, note, task, folder.manifest.metrics if new else rescored(folder, task))
     return msgspec.structs.replace(found, seconds=round(time.monotonic() - started, 1)) if new else found
 
 
-@contextlib.contextmanager
-def folder_of(task: Task) -> Iterator[tuple[Folder, bool]]:
-    """The folder of the task's model, and whether it was trained now, or kept by an earlier run."""
-    from edgeseq.folder import open_folder
-    from edgeseq.training.stage import train
-
-    with contextlib.ExitStack() as stack:
-        place = (task.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))) / task.name
-        if place.is_dir():
-            folder = open_folder(place)
-            check_same(folder, task)
-            yield folder, False
-        else:
-            fold = None if task.fold == OFFICIAL else task.fold
-            changes = {**task.changes, "device": task.device}
-            yield train(task.source, place, preset=task.model, seed=task.seed, fold=fold, changes=changes), True
-
-
-def row_of(folder: Folder, task: Task) -> Row:
-    """The row of a trained model; ``seconds`` are 0."""
+def row_of(folder: Folder, note: Note, task: Task, metrics: Mapping[str, float]) -> Row:
+    """The row of a trained model with these ``metrics``; ``seconds`` are those that its note says."""
     manifest = folder.manifest
-    metrics = manifest.metrics
     return Row(
         *(task.data, task.model, task.fold, task.seed),
         list(manifest.split["test"]),
@@ -150,9 +65,9 @@ def row_of(folder: Folder, task: Task) -> Row:
         metrics.get("test_macro_f1_smoothed"),
         metrics["validation_macro_f1"],
         manifest.parameters,
-        0.0,
+        note.seconds,
         task.recipe,
-        machine(gpu=manifest.lineage[-1].arguments["settings"].get("device") == "cuda"),
+        note.machine,
         manifest.lineage[-1].versions,
         manifest.task,
         events(folder, task.source) if manifest.task == "frame" else {},
@@ -176,51 +91,21 @@ def events(folder: Folder, source: str) -> dict[str, dict[str, float]]:
     }
 
 
-def check_same(folder: Folder, task: Task) -> None:
-    """Refuse a kept folder that another run left: of another preset, settings, arguments, seed, data or split."""
-    from edgeseq.models.registry import presets
-    from edgeseq.training.configure import configure
-    from edgeseq.training.settings import Settings
-
-    manifest, stage = folder.manifest, folder.manifest.lineage[-1]
-    had = msgspec.convert(stage.arguments.get("settings", {}), Settings)
-    dataset, split = split_of(task)
-    _, arguments, settings = configure(presets()[task.model], dataset, task.changes)
-    pairs = {
-        "preset": (stage.arguments.get("model"), task.model),
-        "settings": (msgspec.structs.replace(had, device=settings.device), settings),
-        "arguments": (manifest.arguments, arguments),
-        "seed": (stage.seed, task.seed),
-        "data": (stage.data_fingerprint, dataset.origin_fingerprint),
-        "test subjects": (list(manifest.split.get("test", ())), split.subjects()["test"]),
-    }
-    for what, (has, wanted) in pairs.items():
-        if has != wanted:
-            raise InputError(f"{folder.path} is of another run, with {what} {has}, not {wanted}: move it away")
-
-
-def split_of(task: Task) -> tuple[Dataset, Split]:
-    """The task's data, and its split."""
-    from edgeseq.data import default_split, load
-
-    dataset = load(task.source)
-    return dataset, default_split(dataset, None if task.fold == OFFICIAL else task.fold)
-
-
-def run_forest(task: Task) -> Row:
+def run_baseline(task: Task) -> Row:
+    """The row of a random forest, or of the commonest label."""
     from edgeseq.lineage import versions
-    from edgeseq.training.baseline import forest_baseline
+    from edgeseq.training.baseline import forest_baseline, majority_baseline
 
     _, split = split_of(task)
-    scores, calm = forest_baseline(split, seed=task.seed)
-    segments = split.train.task == "segment"
+    scores, calm = forest_baseline(split, seed=task.seed) if task.model == FOREST else (majority_baseline(split), None)
+    calm = None if split.train.task == "segment" else calm
     return Row(
         *(task.data, task.model, task.fold, task.seed),
         split.subjects()["test"],
         scores.accuracy,
         scores.macro_f1,
-        None if segments else calm.accuracy,
-        None if segments else calm.macro_f1,
+        calm.accuracy if calm else None,
+        calm.macro_f1 if calm else None,
         None,
         None,
         0.0,
@@ -234,70 +119,121 @@ def run_forest(task: Task) -> Row:
 def arguments() -> argparse.Namespace:
     from edgeseq.models.registry import presets
 
+    known = [*presets(), *BASELINES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=list(PLANS), help="data sets' names, NAME=PATH, or paths")
-    parser.add_argument("--models", nargs="+", choices=[*presets(), FOREST], metavar="PRESET", help="instead of PLANS'")
-    parser.add_argument("--folds", nargs="+", type=int, help="of those that the data has; -1 is an official split")
-    parser.add_argument("--seeds", type=int, help="of every model; if not given, 3 of lmu and gru, 1 of the others")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--budget", type=seconds, default=seconds("3h"), help="2h, 90m: no run ends much after it")
-    parser.add_argument("--keep", type=Path, help="a folder: the models' folders are kept there, and found again")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file of the rows")
-    parser.add_argument("--table", action="store_true", help="print the tables of what is there, run nothing")
+    add = parser.add_argument
+    add("--data", nargs="+", default=list(PLANS), help=f"names, NAME=PATH, or paths (default: {' '.join(PLANS)})")
+    add("--models", nargs="+", choices=known, metavar="PRESET", help="presets, forest, majority (default: as in PLANS)")
+    add("--folds", nargs="+", type=int, help="of those in PLANS, from 0; -1 is an official split (default: all)")
+    add("--seeds", type=count, help="of every model, from seed 0 on (default: 3 of lmu and gru, 1 of the others)")
+    add("--jobs", type=count, default=os.cpu_count() or 1, help="runs at a time, of one thread (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto, the default: a GPU if there is one")
+    add(
+        *("--budget",),
+        type=seconds,
+        default=seconds("3h"),
+        help="90s, 30m, 2h; a number alone is hours (default: 3h). Nothing is begun after it, nor what may last longer "
+        "by the rows that are there; what is running then ends",
+    )
+    add("--keep", type=Path, help="folder where models' folders are kept, and found again (default: none are kept)")
+    add("--adopt", action="store_true", help="take folders of --keep without a note of what made them, scored anew")
+    add("--out", type=Path, default=RESULTS, help="file of the rows (default: benchmarks/results/accuracy.json)")
+    add("--table", action="store_true", help="print the tables of what is there, run nothing")
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
+    """Run what is missing and print the tables; 1 if something that was asked for failed or is not here."""
     parsed = arguments()
-    rows, plans = read(parsed.out), {}
+    rows, tasks, lines, missing = read(parsed.out), [], {}, []
     for source in parsed.data:
         try:
-            plans.update(planned(source, parsed))
-        except InputError as error:  # a data set that is not here: its rows may be
-            print(f"missing: {source} ({error})", file=sys.stderr)
+            name, own, lines_of = planned(source, parsed)
+        except InputError as error:
+            missing.append(f"missing: {source}: {error}")
+            continue
+        tasks += own
+        lines[name] = lines_of
+        if not own and not parsed.table and not here(source):
+            missing.append(f"missing: {name} is not here: --data {name}=PATH")
+    failed = bool(missing)
     if parsed.keep:
         parsed.keep.mkdir(parents=True, exist_ok=True)
     if not parsed.table:
-        tasks = [task for tasks, _ in plans.values() for task in tasks]
-        rows = run_missing(sorted(tasks, key=lambda task: task.seed), rows, parsed)
-    for name, (_, wanted) in plans.items():
+        rows, left = run_missing(sorted(tasks, key=lambda task: task.seed), rows, parsed)
+        failed |= any(each.failed for each in left)
+        missing += map(str, left)
+    for name, wanted in lines.items():
         print(*("", name, table(rows, name, wanted), event_table(rows, name, wanted)), sep="\n\n")
+    print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr, flush=True)
+    return int(failed)
 
 
-def planned(source: str, parsed: argparse.Namespace) -> dict[str, tuple[list[Task], list[Wanted]]]:
-    """By the data's name, the runs on it that are asked for, and the lines of its table, of all that is planned."""
+def here(source: str) -> bool:
+    """Whether a data set that is known by name can be loaded: it is shipped, or its files are where they may be.
+
+    Of anything else, and of a place that is named with it, :func:`edgeseq.data.load` says what is wrong.
+    """
+    from edgeseq.data import datasets
+    from edgeseq.data.registry import PLACE, locate
+
+    if source not in {facts.name for facts in datasets() if not facts.shipped}:
+        return True
+    try:
+        return bool(locate(source, os.environ[PLACE]))
+    except (KeyError, InputError):
+        return False
+
+
+def planned(source: str, parsed: argparse.Namespace) -> tuple[str, list[Task], list[Wanted]]:
+    """The data's name, the runs on it that are asked for, and the lines of its table, of all that is planned.
+
+    Of data that are not here there are no runs, and lines of any recipe.
+    """
     from edgeseq.data import load
 
-    dataset = load(source)
-    plan = PLANS.get(dataset.name, Plan())
+    dataset = load(source) if here(source) else None
+    name = dataset.name if dataset else source
+    plan = PLANS.get(name, Plan())
     lines = [
-        Wanted(model, plan.folds, SEEDS.get(model, 1), recipe(dataset, model, plan.changes.get(model)))
+        Wanted(
+            *(model, plan.folds, SEEDS.get(model, 1)),
+            recipe(dataset, model, plan.changes.get(model)) if dataset else "",
+        )
         for model in parsed.models or plan.models
     ]
     tasks = [
-        Task(source, dataset.name, line.model, fold, seed, line.recipe, changes, parsed.keep, parsed.device)
+        Task(
+            *(source, name, line.model, fold, seed, line.recipe, plan.changes.get(line.model, {})),
+            *(parsed.keep, parsed.device, parsed.adopt),
+        )
         for line in lines
-        for changes in [plan.changes.get(line.model, {})]
         for seed in range(parsed.seeds or line.seeds)
         for fold in plan.folds
         if parsed.folds is None or fold in parsed.folds
     ]
-    return {dataset.name: (tasks, lines)}
+    return name, tasks if dataset else [], lines
 
 
-def run_missing(tasks: Sequence[Task], rows: list[Row], parsed: argparse.Namespace) -> list[Row]:
-    """Run those of ``tasks`` that have no row, and write each row as it comes.
+def run_missing(
+    tasks: Sequence[Task], rows: list[Row], parsed: argparse.Namespace
+) -> tuple[list[Row], list[Missing[Task]]]:
+    """Run those of ``tasks`` that have no row, and write each row as it comes; the rows, and what there is nothing of.
 
     A row without event scores, of before there were any, gets them where its model's folder was kept.
     """
-    found = list(rows)
+    found, left = list(rows), []
     done = {row.key: row for row in found}
     missing = [task for task in tasks if task.key not in done or lacks_events(done[task.key], task)]
     limits = {"jobs": parsed.jobs, "budget": parsed.budget}
-    for row in each_done(run, missing, expected=lambda task: longest(found, task), **limits):
+    for row in each_done(run, missing, expected=lambda task: expected(found, task), **limits):
+        if isinstance(row, Missing):
+            left.append(row)
+            if row.failed:
+                print(row, file=sys.stderr, flush=True)
+            continue
         if not row.seconds and row.key in done:
-            row = msgspec.structs.replace(row, seconds=done[row.key].seconds)
+            row = msgspec.structs.replace(row, seconds=done[row.key].seconds, machine=done[row.key].machine)
         found[:] = merged(found, row)
         write(found, parsed.out)
         print(
@@ -305,20 +241,29 @@ def run_missing(tasks: Sequence[Task], rows: list[Row], parsed: argparse.Namespa
             file=sys.stderr,
             flush=True,
         )
-    return found
+    return found, left
 
 
 def lacks_events(row: Row, task: Task) -> bool:
     """Whether there is a folder to take the event scores from that the row does not have."""
-    scored = bool(row.events) or row.task != "frame" or row.model == FOREST
+    scored = bool(row.events) or row.task != "frame" or row.model in BASELINES
     return not scored and task.keep is not None and (task.keep / task.name).is_dir()
 
 
-def longest(rows: Sequence[Row], task: Task) -> float:
-    """Seconds of the longest run of the task's model on the same data so far."""
-    kind = (task.data, task.model, task.recipe)
-    return max((row.seconds for row in rows if (row.data, row.model, row.recipe) == kind), default=0.0)
+def expected(rows: Sequence[Row], task: Task) -> float:
+    """Seconds that a run may take: those of the longest like it; where there is none, twice those of one less like it.
+
+    Less alike, in this order: the same model of another recipe or on other data, another model on the same data.
+    """
+    model = [row for row in rows if row.model == task.model]
+    same = [row for row in model if (row.data, row.recipe) == (task.data, task.recipe)]
+    others = [row for row in rows if row.data == task.data and row.model not in BASELINES]
+    for scale, alike in ((1.0, same), (GUESS, model), (GUESS, [] if task.model in BASELINES else others)):
+        longest = max((row.seconds for row in alike), default=0.0)
+        if longest:
+            return scale * longest
+    return UNKNOWN
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 OFFICIAL = -1  # in place of the number of a fold: the data set's own split
 
 
@@ -76,41 +78,45 @@ def merged(rows: Sequence[Row], row: Row) -> list[Row]:
 def table(rows: Sequence[Row], data: str, wanted: Sequence[Wanted]) -> str:
     """Mean and deviation over the folds (each fold: the mean over its seeds), in percent, as Markdown.
 
-    Of an official split, the deviation over its seeds. What is wanted and not there is said.
+    Of an official split, the deviation over its seeds. What is wanted and not there is said, below the table where
+    there is nothing of it. Of segments, which have one answer each, there is no column of smoothed ones.
     """
-    lines = [
-        "| model | parameters | folds × seeds | accuracy | macro-F1 | smoothed accuracy | by fold |",
-        "|---|---:|---:|---:|---:|---:|---|",
-    ]
-    for line in wanted:
-        own = [row for row in rows if (row.data, row.model) == (data, line.model)]
-        lines.append(_line([row for row in own if line.recipe in ("", row.recipe)], line))
-    return "\n".join(lines)
+    found = {line.model: _own(rows, data, line) for line in wanted}
+    segments = {row.task for own in found.values() for row in own} == {"segment"}
+    columns = {name: shown for name, shown in _COLUMNS.items() if not (segments and name.startswith("smoothed"))}
+    lines = [_line(found[line.model], line, columns) for line in wanted if found[line.model]]
+    head = [f"| {' | '.join(columns)} |", f"|{'|'.join('---:' if right else '---' for right, _ in columns.values())}|"]
+    absent = [f"{line.model} ({len(line.folds)} × {line.seeds})" for line in wanted if not found[line.model]]
+    said = textwrap.wrap(f"Not run yet: {', '.join(absent)}.", 120, break_on_hyphens=False) if absent else []
+    return "\n".join([*(head if lines else []), *lines, *([""] if lines and said else []), *said])
 
 
-def _line(own: Sequence[Row], wanted: Wanted) -> str:
-    accuracy = spread(own, "accuracy")
-    by_fold = [] if wanted.folds == (OFFICIAL,) else [f"{value:.0f}" for value in means(own, "accuracy")]
-    cells = [
-        wanted.model,
-        f"{own[0].parameters:,}" if own and own[0].parameters else "",
-        there(own, wanted),
-        accuracy,
-        spread(own, "macro_f1"),
-        spread(own, "smoothed_accuracy"),
-        " ".join(by_fold),
-    ]
-    return "| " + " | ".join(cells) + " |"
+def _own(rows: Sequence[Row], data: str, wanted: Wanted) -> list[Row]:
+    own = [row for row in rows if (row.data, row.model) == (data, wanted.model)]
+    return [row for row in own if wanted.recipe in ("", row.recipe)]
+
+
+def _line(own: Sequence[Row], wanted: Wanted, columns: Mapping[str, Column]) -> str:
+    return f"| {' | '.join(show(own, wanted) for _, show in columns.values())} |"
+
+
+def parameters(own: Sequence[Row], wanted: Wanted) -> str:
+    return f"{own[0].parameters:,}" if own[0].parameters else ""
+
+
+def by_fold(own: Sequence[Row], wanted: Wanted) -> str:
+    """The accuracy of each fold, in percent; of an official split nothing."""
+    return "" if wanted.folds == (OFFICIAL,) else " ".join(f"{value:.0f}" for value in means(own, "accuracy"))
 
 
 def there(own: Sequence[Row], wanted: Wanted) -> str:
-    """How many of the wanted folds and seeds there are: "5 × 3", or "2 of 5 folds", or "7 of 15 runs"."""
+    """Folds × seeds, 1 × seeds of an official split; where runs are missing, how many there are: "7 of 5 × 3"."""
     folds, seeds = {row.fold for row in own}, {row.seed for row in own}
     asked = [(fold, seed) for fold in wanted.folds for seed in range(wanted.seeds)]
     done = len({(row.fold, row.seed) for row in own} & set(asked))
     if done < len(asked):
-        return f"{done} of {len(asked)} {'folds' if wanted.seeds == 1 and len(asked) > 1 else 'runs'}"
-    return f"{'official' if wanted.folds == (OFFICIAL,) else len(folds)} × {len(seeds)}"
+        return f"{done} of {len(wanted.folds)} × {wanted.seeds}"
+    return f"{len(folds)} × {len(seeds)}"
 
 
 def means(own: Sequence[Row], name: str) -> list[float]:
@@ -130,12 +136,23 @@ def spread(own: Sequence[Row], name: str) -> str:
     return f"{statistics.mean(found):.1f}{deviation}"
 
 
+Column = tuple[bool, Callable[[Sequence[Row], Wanted], str]]
+_COLUMNS: dict[str, Column] = {  # whether its cells stand at the right, and what they say
+    "model": (False, lambda own, wanted: wanted.model),
+    "parameters": (True, parameters),
+    "folds × seeds": (True, there),
+    "accuracy": (True, lambda own, wanted: spread(own, "accuracy")),
+    "macro-F1": (True, lambda own, wanted: spread(own, "macro_f1")),
+    "smoothed accuracy": (True, lambda own, wanted: spread(own, "smoothed_accuracy")),
+    "by fold": (False, by_fold),
+}
+
+
 def event_table(rows: Sequence[Row], data: str, wanted: Sequence[Wanted]) -> str:
     """How changes were followed, before ``edgeseq tune`` / after it: means over all runs of a model; "" without any."""
     lines = []
     for line in wanted:
-        own = [row for row in rows if (row.data, row.model) == (data, line.model) and line.recipe in ("", row.recipe)]
-        scored = [row for row in own if row.events]
+        scored = [row for row in _own(rows, data, line) if row.events]
         if scored:
             cells = [f"{_mean(scored, 'before', *what)} / {_mean(scored, 'after', *what)}" for what in _EVENTS.values()]
             lines.append(f"| {line.model} | {there(scored, line)} | {' | '.join(cells)} |")

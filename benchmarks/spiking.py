@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from accuracy import PLANS, recipe
-from processes import each_done, machine, seconds
+from processes import Missing, count, each_done, machine, seconds
 
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
@@ -216,7 +216,7 @@ def line(own: list[Row], kind: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
+def main() -> int:
     from edgeseq.data import load
     from edgeseq.models.registry import presets
 
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=presets(), metavar="PRESET")
     parser.add_argument("--folds", nargs="+", type=int, default=list(FOLDS), choices=FOLDS)
     parser.add_argument("--method", choices=("ptq", "qat"), default="ptq")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1, help="processes, of one thread each")
     parser.add_argument("--budget", type=seconds, default=seconds("3h"), help="2h, 90m: nothing is begun after it")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file of the rows")
@@ -233,6 +233,7 @@ def main() -> None:
     parsed = parser.parse_args()
     rows, dataset = read(parsed.out), load(parsed.data)
     recipes = {model: recipe(dataset, model) for model in parsed.models}
+    failed = False
     if not parsed.table:
         parsed.work.mkdir(parents=True, exist_ok=True)
         done = {row.key for row in rows}
@@ -241,20 +242,29 @@ def main() -> None:
             for fold in parsed.folds
             for model in parsed.models
         ]
-        rows = run_missing([task for task in tasks if task.key not in done], rows, parsed)
+        rows, failed = run_missing([task for task in tasks if task.key not in done], rows, parsed)
     print(f"int8 by {parsed.method}")
     print(table(rows, dataset.name, recipes, parsed.method))
+    return int(failed)
 
 
-def run_missing(tasks: list[Task], rows: list[Row], parsed: Any) -> list[Row]:
-    """Run ``tasks``, the first ones first, and write each row as it comes; what was not begun in time is named."""
+def run_missing(tasks: list[Task], rows: list[Row], parsed: Any) -> tuple[list[Row], bool]:
+    """Run ``tasks``, the first ones first, and write each row as it comes; what failed or was not begun is named.
+
+    Returns the rows, and whether something failed.
+    """
+    failed = False
     for row in each_done(run, tasks, jobs=parsed.jobs, budget=parsed.budget):
+        if isinstance(row, Missing):
+            print(row, file=sys.stderr, flush=True)
+            failed |= row.failed
+            continue
         rows = [*(old for old in rows if old.place != row.place), row]  # one of an older recipe goes
         write(rows, parsed.out)
         found = " / ".join(f"{100 * row.metrics[kind]['test_accuracy']:.1f} %" for kind in KINDS)
         print(f"{row.model} fold {row.fold}: {found}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
-    return rows
+    return rows, failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,12 +9,13 @@ The rule of intervals is that of the streaming test of MLPerf Tiny (v1.3, github
 - Its **delay** is the time from its first frame to the first one behind which the answer is its label; 0 where that is
   the answer already. Answers count when they are said, so a look-ahead is a part of it. An event is **missed** where
   its label is the answer neither within it nor up to 1 s behind its end, nor before the same label begins once more.
+  What a model that looks ahead says behind the end of a stream counts for the events that such a second reaches to.
 - A **switch** is a change of the answer to a label; the first answer is one, a change to "unknown" is none. It is right
   where its label is the true one, or was in the last second: a hit, or a return to what is so. Else it is **false**,
   and is counted unless another one was counted in the second before it. Where nothing is labelled nobody knows, and
   nothing is counted.
 
-T frames, E events, K labels.
+T frames, E events, L answers behind the last frame, K labels.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from edgeseq.decisions import NO_ANSWER
 from edgeseq.errors import InputError
 
 Labels = NDArray[np.integer[Any]]
+Counts = NDArray[np.int64]
 
 TOLERANCE = 1.0
 """Seconds behind an event's end in which its answer still counts, and in which false switches count as one."""
@@ -106,10 +108,10 @@ class Truth:
     """
 
     rate: float
-    y: NDArray[np.int64]
-    onsets: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    y: Counts
+    onsets: Counts
+    ends: Counts
+    labels: Counts
     welcome: NDArray[np.bool_]
 
     @classmethod
@@ -120,48 +122,69 @@ class Truth:
         cuts = np.flatnonzero(np.diff(y[at])) + 1  # among the labelled frames, the first of each event
         onsets, names = at[cuts], y[at[cuts]]
         ends = at[np.append(cuts[1:], len(at)) - 1] + 1 if len(cuts) else onsets
-        return cls(rate, y, onsets, _windows(onsets, ends, names, late, len(y)), names, _welcome(y, late))
+        return cls(rate, y, onsets, _windows(onsets, ends, names, late), names, _welcome(y, late))
 
     def tally(self, answers: Labels) -> Tally:
-        """What is counted of the ``answers`` (T,): label indices, negative for "unknown", as said after each frame.
+        """What is counted of the ``answers`` (T + L,): label indices, negative for "unknown", as said after each frame.
+
+        The last L are said behind the stream's end, and are answers to its last events at most.
 
         Raises:
-            InputError: another number of answers than of frames.
+            InputError: there are fewer answers than frames.
         """
-        if np.shape(answers) != self.y.shape:
-            raise InputError(f"answers have shape {np.shape(answers)}: one for each of {len(self.y)} frames is needed")
-        delays = []
-        for onset, end, label in zip(self.onsets.tolist(), self.ends.tolist(), self.labels.tolist(), strict=True):
-            hit = answers[onset:end] == label
-            if hit.any():
-                delays.append(float(hit.argmax()) / self.rate)
+        delays = [delay / self.rate for delay in self._delays(answers) if delay is not None]
+        within = answers[: len(self.y)]
         known = self.y >= 0
-        frames = (known, known & (answers == self.y), known & (answers < 0))
+        frames = (known, known & (within == self.y), known & (within < 0))
         return Tally(
             tuple(delays),
             len(self.onsets),
-            self._false_switches(answers),
+            len(self._false_switches(within)),
             *(int(np.count_nonzero(chosen)) / self.rate for chosen in frames),
         )
 
-    def _false_switches(self, answers: Labels) -> int:
+    def pieces(self, answers: Labels) -> Counts:
+        """What :meth:`tally` counts, by pieces of the stream: (1 + E, 3) events, answered events and false switches.
+
+        The first piece ends at the first event, each other one lasts from an event to the next.
+        """
+        found = np.zeros((1 + len(self.onsets), 3), np.int64)
+        found[1:, 0] = 1
+        found[1:, 1] = [delay is not None for delay in self._delays(answers)]
+        false = self._false_switches(answers[: len(self.y)])
+        np.add.at(found[:, 2], np.searchsorted(self.onsets, false, side="right"), 1)
+        return found
+
+    def _delays(self, answers: Labels) -> list[int | None]:
+        """Of each event the frames to its answer, None where it is missed."""
+        if len(answers) < len(self.y):
+            raise InputError(f"answers have shape {np.shape(answers)}: one for each of {len(self.y)} frames is needed")
+        found: list[int | None] = []
+        for onset, end, label in zip(self.onsets.tolist(), self.ends.tolist(), self.labels.tolist(), strict=True):
+            hit = answers[onset:end] == label
+            found.append(int(hit.argmax()) if hit.any() else None)
+        return found
+
+    def _false_switches(self, answers: Labels) -> list[int]:
+        """The frames of the false switches that are counted."""
         before = np.concatenate([[NO_ANSWER], answers[:-1]])
         switches = np.flatnonzero((answers != before) & (answers >= 0))
         said = answers[switches]
-        count, free, late = 0, -1, _frames(self.rate)
+        found, free, late = list[int](), -1, _frames(self.rate)
         beyond = said >= self.welcome.shape[1]  # labels that are never true here
         allowed = self.welcome[switches, np.where(beyond, 0, said)] if self.welcome.shape[1] else beyond
         for frame in switches[np.where(beyond, self.y[switches] >= 0, ~allowed)].tolist():
             if frame > free:
-                count, free = count + 1, frame + late
-        return count
+                found.append(frame)
+                free = frame + late
+        return found
 
 
 def score_events(pairs: Iterable[tuple[Labels, Labels]], rate: float) -> EventScores:
-    """Scores over ``(true (T,), answered (T,))`` label indices, one pair a stream, at ``rate`` Hz; negative: none.
+    """Scores over ``(true (T,), answered (T + L,))`` label indices, one pair a stream, at ``rate`` Hz; negative: none.
 
     Raises:
-        InputError: another number of answers than of frames.
+        InputError: there are fewer answers than frames.
     """
     return scores(sum((Truth.of(true, rate).tally(answered) for true, answered in pairs), Tally()))
 
@@ -220,18 +243,16 @@ def _frames(rate: float) -> int:
     return math.floor(TOLERANCE * rate + 1e-9)
 
 
-def _windows(
-    onsets: NDArray[np.int64], ends: NDArray[np.int64], labels: NDArray[np.int64], late: int, frames: int
-) -> NDArray[np.int64]:
+def _windows(onsets: Counts, ends: Counts, labels: Counts, late: int) -> Counts:
     """Of each event, the first frame that answers it no more. ``ends``: the frame behind each one's last."""
-    found = np.minimum(ends + late + 1, frames)
+    found = ends + late + 1
     for label in np.unique(labels):
         same = np.flatnonzero(labels == label)
         found[same[:-1]] = np.minimum(found[same[:-1]], onsets[same[1:]])
     return found
 
 
-def _welcome(y: NDArray[np.int64], late: int) -> NDArray[np.bool_]:
+def _welcome(y: Counts, late: int) -> NDArray[np.bool_]:
     """Whether a switch to each label (T, K) is right: it is true, or was until ``late`` frames ago, or nobody knows."""
     frames = np.arange(len(y))
     classes = int(y.max(initial=NO_ANSWER)) + 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgeseq.data import Dataset, Mapping, load, named
+from edgeseq.data import Dataset, Mapping, load, located, named
 from edgeseq.data.frames import framed
 from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError
@@ -45,6 +45,7 @@ def stage_entry(
 def trained_on(folder: Folder, data: str | None = None, *, rate: float | None = None) -> Dataset:
     """The data set that the folder's model was trained on, read again; or ``data``, read the same way.
 
+    A path of ``data`` may be where the files of a registered set are that the lineage names.
     It comes at the rate that the model reads, or at ``rate`` Hz: the recordings of a model that was retimed, or taught
     by one that was, are resampled as they were then, once, from what was recorded.
 
@@ -52,9 +53,10 @@ def trained_on(folder: Folder, data: str | None = None, *, rate: float | None = 
         InputError: it is not where it was, not what it was, or not what the model reads.
     """
     stage = folder.manifest.data_stage
-    source = data or (stage.data if stage else None)
-    if source is None:
+    said = data or (stage.data if stage else None)
+    if said is None:
         raise InputError(f"{folder.path} does not say what it was trained on: pass --data")
+    source = located(said, _sets(folder))
     mapping = stage.arguments.get("mapping") if stage else None
     registered = bool(named(source))
     try:
@@ -67,7 +69,7 @@ def trained_on(folder: Folder, data: str | None = None, *, rate: float | None = 
         raise InputError(f"{source} is not what {folder.path} was trained on (its contents changed): pass --data")
     dataset = framed(dataset, folder.manifest.input.samples_per_step)
     wanted_rate = rate or folder.manifest.input.step_rate
-    if dataset.rate != wanted_rate and (same or rate or was_retimed(folder)):
+    if dataset.samples == 1 and dataset.rate != wanted_rate and (same or rate or was_retimed(folder)):
         dataset = resampled(dataset, wanted_rate)
     wanted = tuple(channel.name for channel in folder.manifest.input.channels)
     if dataset.channels != wanted:
@@ -75,6 +77,12 @@ def trained_on(folder: Folder, data: str | None = None, *, rate: float | None = 
     if dataset.rate != wanted_rate:
         raise InputError(f"{dataset.name} has {dataset.rate:g} Hz, the model reads {wanted_rate:g} Hz")
     return dataset
+
+
+def _sets(folder: Folder) -> tuple[str, ...]:
+    """The registered sets that the lineage names, the last one first."""
+    found = (named(stage.data) for stage in reversed(folder.manifest.lineage) if stage.data)
+    return tuple(dict.fromkeys(name for name in found if name))
 
 
 def was_retimed(folder: Folder) -> bool:

@@ -229,10 +229,18 @@ def _apply(
 
 
 def _origin(node: torch.fx.Node) -> str:
+    """The module's name in its family's own words: without "model", which the step form, and a front end, call it.
+
+    A family's own "front" stays "model.front" behind a front end, which is called so too.
+    """
     stack = node.meta.get("nn_module_stack") or {}
     path = [entry[0] for entry in stack.values()]
-    form = path[-1].removeprefix("model").removeprefix(".") if path else ""
-    return form.removeprefix("model").removeprefix(".")  # behind a front end, which is its own name
+    parts = path[-1].split(".") if path else []
+    if parts[:1] == ["model"]:
+        parts = parts[1:]
+    if parts[:1] == ["model"] and parts[1:2] != ["front"]:
+        parts = parts[1:]
+    return ".".join(parts)
 
 
 def _check(program: Program, form: StepForm) -> None:

@@ -177,9 +177,34 @@ def test_nothing_to_score_has_no_delay_and_no_share() -> None:
     assert (found.false_switches_per_hour, found.unknown, found.hours) == (0.0, 0.0, 0.0)
 
 
-def test_another_number_of_answers_is_refused() -> None:
+def test_fewer_answers_than_frames_are_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(3,\): one for each of 4 frames"):
         tally(frames((A, 4)), frames((A, 3)))
+
+
+def test_what_is_said_behind_the_end_answers_the_last_event_and_is_nothing_else() -> None:
+    true, late = frames((A, 8), (B, 2)), frames((A, 11), (B, 1))  # a look-ahead of two frames
+    assert tally(true, late[:10]).delays == ()
+    assert tally(true, late) == Tally((0.75,), 1, 0, 2.5, 2.0, 0.0)
+    assert tally(true, frames((A, 14), (B, 1))).delays == (1.5,)  # a second behind the end
+    assert tally(true, frames((A, 15), (B, 1))).delays == ()
+    assert tally(true, frames((A, 10), (C, 4))).false_switches == 0  # nobody knows what is true there
+
+
+@given(answered_streams(), st.integers(0, 3))
+def test_pieces_from_a_change_to_the_next_add_up_to_the_tally(stream: tuple[np.ndarray, np.ndarray], late: int) -> None:
+    true, answers = stream
+    said = np.concatenate([np.full(late, NO_ANSWER), answers])
+    truth, found = Truth.of(true, RATE), tally(true, said)
+    pieces = truth.pieces(said)
+    assert pieces.sum(0).tolist() == [found.events, len(found.delays), found.false_switches]
+    assert pieces[:, 0].tolist() == [0] + [1] * found.events
+
+
+def test_a_piece_holds_the_false_switches_from_its_change_on() -> None:
+    true = frames((A, 8), (B, 8), (A, 8))
+    said = frames((C, 4), (A, 4), (B, 3), (C, 1), (B, 12))
+    assert Truth.of(true, RATE).pieces(said).tolist() == [[0, 0, 1], [1, 1, 1], [1, 0, 0]]
 
 
 def dataset(*recordings: tuple[str, np.ndarray]) -> Dataset:

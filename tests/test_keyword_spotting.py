@@ -16,8 +16,12 @@ import numpy as np
 import pytest
 
 import edgeseq
+from edgeseq.data import Dataset, Recording, write_npz
+from edgeseq.data.dataset import SOUND
+from edgeseq.export.stage import export
 from edgeseq.folder import new_folder, open_folder, seal
 from edgeseq.manifest import Decision, Early
+from edgeseq.training.stage import train
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "keyword_spotting"
 WORDS = sorted((EXAMPLE / "words").glob("?_*.wav"))
@@ -88,8 +92,9 @@ def test_each_word_of_a_long_recording_is_named_where_it_is(heard, engine):
 @pytest.mark.parametrize(("rate", "width", "channels"), [(16000, 2, 2), (44100, 3, 1), (11025, 4, 2)])
 def test_a_recording_of_another_rate_width_and_number_of_channels_says_the_same(heard, tmp_path, rate, width, channels):
     sound = samples_of(SEVERAL)
-    at = np.arange(len(sound) * rate // 8000) * 8000 / rate
-    levels = np.interp(at, np.arange(len(sound)), sound) * (2 ** (8 * width - 1) - 1)
+    count = len(sound) * rate // 8000
+    finer = np.fft.irfft(np.fft.rfft(sound), count) * count / len(sound)  # the same sound, with nothing added above
+    levels = finer * (2 ** (8 * width - 1) - 1)
     raw = np.repeat(levels.astype("<i8"), channels).reshape(-1, 1).view(np.uint8)[:, :width]
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setnchannels(channels)
@@ -141,6 +146,19 @@ def test_each_word_starts_afresh(spot):
     words = list(spotter.words(spot.in_hops([sound], 128), spot.WordCutter(62.5)))
     assert len(words) == 3
     assert len({word.answer.probability for word in words}) == 1
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The smallest model of words that could be: it was not trained, and is exported in one format alone."""
+    folder, x = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0).normal(size=(12, 26_000)).astype(np.float32)
+    words = [
+        Recording(0.1 * x[k][:, None], np.full(26_000, k % 2, np.int16), str(k // 2), f"r{k}") for k in range(len(x))
+    ]
+    write_npz(Dataset("w", tuple(words), ("s",), (SOUND,), 8000.0, ("0", "1"), task="segment"), folder / "w.npz")
+    changes = {"rounds": 1, "steps": 1, "batch": 4, "model.hidden": 2, "model.front.mels": 4}
+    train(str(folder / "w.npz"), folder / "m", changes=changes, test=["0"], validation=["1"])
+    return export(folder / "m", folder / "e", formats=["onnx"]).path
 
 
 class Microphone:
@@ -215,7 +233,7 @@ def test_listening_ends_when_it_was_told_to(heard, microphone):
 
 def test_a_microphone_without_its_package_is_refused_with_what_installs_it(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    code, said = refused("--microphone")
+    code, said = refused("--microphone", "--model", "no model")
     assert code == 3
     assert "a microphone needs sounddevice, which is not installed: pip install 'edgeseq[sound]'" in said
 
@@ -224,32 +242,51 @@ def test_a_package_without_its_library_is_refused_with_what_installs_that(refuse
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    code, said = refused("--microphone")
+    code, said = refused("--microphone", "--model", "no model")
     assert code == 3
     assert "PortAudio library not found" in said
     assert "apt install libportaudio2" in said
 
 
-def test_a_microphone_that_does_not_open_or_falls_silent_is_named(refused, microphone, spot, monkeypatch):
+def test_a_microphone_that_does_not_open_or_falls_silent_is_named(refused, tiny, microphone, spot, monkeypatch):
     microphone(np.zeros(0, np.float32), refuses="Invalid sample rate")
-    code, said = refused("--microphone", "--device", "pulse")
+    code, said = refused("--microphone", "--device", "pulse", "--model", tiny)
     assert code == 2
     assert "the microphone pulse does not open at 8000 Hz: Invalid sample rate" in said
     microphone(np.zeros(0, np.float32))
     monkeypatch.setattr(sys.modules["sound"], "PATIENCE", 0.01)
-    code, said = refused("--microphone")
+    code, said = refused("--microphone", "--model", tiny)
     assert code == 6
     assert "no sound from the microphone" in said
 
 
+def test_where_no_word_is_this_is_said_and_what_is_too_long_is_named(spot, tiny, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, seconds, loud in (("quiet", 2, 0), ("long", 5, 3)):
+        x = rng.normal(size=8000 * seconds) * 30
+        x[8000 : 8000 + 8000 * loud] *= 100
+        with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(x.astype("<i2").tobytes())
+    assert spot.main([str(tmp_path / "quiet.wav"), "--model", str(tiny)]) == 0
+    assert "no word found" in capsys.readouterr().out
+    assert spot.main([str(tmp_path / "long.wav"), "--model", str(tiny)]) == 0
+    said = capsys.readouterr().out
+    assert "no word: longer than 1.6 s" in said
+    assert "no word found" not in said
+
+
 def test_what_cannot_be_heard_is_refused(refused, spot, tmp_path):
-    code, said = refused(tmp_path / "none.wav")
+    code, said = refused(SEVERAL, tmp_path / "none.wav", "--model", "no model")
     assert (code, "none.wav cannot be read" in said) == (2, True)
     code, said = refused(SEVERAL, "--model", "har_watch")
     assert (code, "har_watch reads ax (g)" in said) == (4, True)
     code, said = refused(SEVERAL, "--model", tmp_path / "nothing")
     assert (code, "is not a folder" in said) == (2, True)
-    for wrong in ([], ["--microphone", str(SEVERAL)]):
+    wrong_ways = [[], ["--microphone", str(SEVERAL)], [str(SEVERAL), "--seconds", "3"], [str(SEVERAL), "--device", "1"]]
+    for wrong in [*wrong_ways, *(["--microphone", "--seconds", text] for text in ("0", "-1", "nan", "inf", "x"))]:
         with pytest.raises(SystemExit) as ended:
             spot.main(wrong)
         assert ended.value.code == 2

@@ -12,7 +12,8 @@ from edgeseq.errors import InputError
 from edgeseq.folder import open_folder, pretrained
 from edgeseq.manifest import Precision
 
-NAMES = ("har_watch", "har_watch_fp32")
+WATCH = ("har_watch", "har_watch_fp32")
+NAMES = ("digits", *WATCH)
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_both_are_found_by_name_and_say_so():
+def test_all_are_found_by_name_and_say_so():
     assert pretrained() == NAMES
     for name in NAMES:
         folder = open_folder(name)
@@ -31,14 +32,14 @@ def test_both_are_found_by_name_and_say_so():
 
 
 def test_one_is_int8_made_from_the_other():
-    small, plain = (open_folder(name).manifest for name in NAMES)
+    small, plain = (open_folder(name).manifest for name in WATCH)
     assert small.precision == Precision("int8", "int8", "float32")
     assert plain.precision == Precision()
     assert small.lineage[-2].parent == plain.lineage[-1].parent  # the trained model that both come from
     assert small.split == plain.split
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WATCH)
 def test_it_names_exercises_of_people_it_has_never_seen(name):
     session, manifest = edgeseq.Session(name), open_folder(name).manifest
     right = []

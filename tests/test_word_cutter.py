@@ -64,7 +64,7 @@ def cut(cutter, samples, **start):
         if current:
             current[1].extend(part.hops)
         if part.ends:
-            words.append((*current, part.whole))
+            words.append((*current, not part.broken))
             current = None
     assert current is None
     return words
@@ -148,7 +148,8 @@ def test_the_rest_of_a_word_that_was_lost_in_part_is_no_word(cutter):
     find = cutter.WordCutter(HOPS)
     for hop in hops(noise(0.3, -20)):
         find(hop)
-    assert find.end().ends
+    lost = find.lost()
+    assert (lost.ends, lost.broken) == (True, "not all of it came")
     assert not any(find(hop).hops for hop in hops(noise(0.3, -20)))
     assert not any(find(hop).hops for hop in hops(noise(0.3, -80)))
     assert any(find(hop).begins for hop in hops(noise(0.3, -20)))
@@ -158,8 +159,57 @@ def test_after_a_loss_the_noise_is_still_known(cutter):
     find = cutter.WordCutter(HOPS, noise=-90.0)
     for hop in hops(noise(2.5, -45)):
         find(hop)
-    find.end()
+    find.lost()
     assert not any(find(hop).hops for hop in hops(noise(2, -45, 1)))
+
+
+ROOM, SPOKEN = -45, -15  # dB
+
+
+@pytest.mark.parametrize("dead", [0.3, 1.0, 1.9, 3.0])
+@pytest.mark.parametrize("constant", [0.0, 0.2])
+def test_a_drop_out_in_a_noisy_room_leaves_its_noise_known(cutter, dead, constant):
+    silence = np.full(int(dead * RATE), constant, np.float32)
+    word = np.concatenate([noise(0.4, SPOKEN), noise(1, ROOM, 2)])
+    for samples in (
+        np.concatenate([noise(2.5, ROOM), silence, noise(1, ROOM, 1), word]),
+        np.concatenate([silence, noise(2.5, ROOM), word]),
+    ):
+        known = {"noise": cutter.noise_before(samples, SIZE, HOPS)}
+        for start in (known, {"settle": 0.5}) if dead < cutter.MEMORY else (known,):
+            ((first, _, whole),) = cut(cutter, samples, **start)
+            assert whole
+            assert first == pytest.approx((len(samples) - len(word)) / SIZE, abs=8)
+
+
+def test_words_are_found_for_ever_where_the_pauses_were_erased(cutter):
+    erased = np.zeros(int(0.5 * RATE), np.float32)
+    samples = np.concatenate([part for k in range(150) for part in (noise(0.3, -30, k), erased)])
+    assert len(cut(cutter, samples)) == 150
+    assert len(cut(cutter, np.concatenate([np.zeros(3 * RATE, np.float32), samples]), settle=0.5)) == 150
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sample_that_is_not_finite_is_lost_sound(cutter, bad):
+    word = noise(0.5, SPOKEN)
+    word[len(word) // 2] = bad
+    samples = np.concatenate([noise(1, ROOM), word, noise(1, ROOM, 1), noise(0.4, SPOKEN, 1), noise(1, ROOM, 2)])
+    (_, inside, whole), (second, _, next_whole) = cut(cutter, samples, noise=ROOM)
+    assert (whole, next_whole) == (False, True)
+    assert np.isfinite(inside).all()
+    assert second == pytest.approx(2.5 * HOPS, abs=8)
+
+
+def test_a_constant_in_the_sound_changes_nothing(cutter):
+    samples = np.concatenate([noise(1, ROOM), noise(0.4, SPOKEN), noise(1, ROOM)])
+    (plain,), (moved,) = (cut(cutter, samples + np.float32(shift)) for shift in (0, 0.25))
+    assert (plain[0], len(plain[1])) == (moved[0], len(moved[1]))
+
+
+def test_what_is_too_long_for_a_word_is_said_to_be_so(cutter):
+    find = cutter.WordCutter(HOPS)
+    ends = [part.broken for hop in hops(noise(5, -10)) if (part := find(hop)).ends]
+    assert ends == ["longer than 1.6 s"]
 
 
 blocks = st.lists(st.none() | arrays(np.float32, st.integers(0, 300), elements=st.floats(-1, 1, width=32)), max_size=12)
@@ -204,21 +254,41 @@ def test_a_wav_file_of_any_width_is_read(sound, tmp_path, width, channels):
     np.testing.assert_allclose(found, samples.mean(1), atol=max(2e-7, 1.51 / 2 ** (8 * width - 1)))
 
 
-def test_a_file_that_was_cut_off_is_read_to_its_last_whole_sample(sound, tmp_path):
+@pytest.mark.parametrize(("gone", "left"), [(1, 99), (5, 98), (396, 1)])
+def test_a_file_that_was_cut_off_is_refused_with_both_counts(sound, tmp_path, gone, left):
     path = written(tmp_path / "a.wav", np.full((100, 2), 0.5), 2)
-    path.write_bytes(path.read_bytes()[:-5])
-    assert len(sound.read_wav(path)[0]) == 98
+    path.write_bytes(path.read_bytes()[:-gone])
+    with pytest.raises(InputError, match=rf"a\.wav says 100 samples and holds {left}: it was cut off"):
+        sound.read_wav(path)
 
 
-def float_wav():
-    head = struct.pack("<HHIIHH", 3, 1, RATE, 4 * RATE, 4, 32)
+def other_wav(kind=3, width=4):
+    head = struct.pack("<HHIIHH", kind, 1, RATE, width * RATE, width, 8 * width)
     return b"RIFF" + struct.pack("<I", 44) + b"WAVEfmt " + struct.pack("<I", 16) + head + b"data" + bytes(8)
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"0.1, 0.2\n" * 9, float_wav()])
-def test_what_is_no_pcm_is_refused_with_what_makes_it_such(sound, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"RIFF", "it ends too early"),
+        (b"ID3\x04\x00\xff\xfb\x90", "file does not start with RIFF id"),
+        (other_wav(), "unknown format: 3"),
+        (other_wav(1, 8), "64 bits a sample"),
+    ],
+)
+def test_what_is_no_pcm_is_refused_with_what_makes_it_such(sound, tmp_path, content, reason):
     (tmp_path / "a.wav").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.wav is not a wav file of PCM samples \(.+\)\. Make .*ffmpeg"):
+    with pytest.raises(InputError, match=rf"a\.wav is not a wav file of PCM samples \({reason}\)\. Copy .*ffmpeg"):
+        sound.read_wav(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("content", ["0.1, 0.2\n" * 9, "# Grüße\n", "é" * 5000 + "!"])
+def test_text_is_not_made_sound_of(sound, tmp_path, content):
+    (tmp_path / "README.md").write_text("x" + content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"README\.md is text, not sound: name a wav file$"):
+        sound.read_wav(tmp_path / "README.md")
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(InputError, match=r"a\.wav is empty: name a wav file$"):
         sound.read_wav(tmp_path / "a.wav")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from edgeseq.devices.report import tables
+from edgeseq.devices.report.changes import changes
 from edgeseq.devices.report.document import Model, Report
 from edgeseq.devices.report.numbers import engine_name, flat, percent
 from edgeseq.devices.report.table import Column, Table
@@ -17,7 +18,7 @@ def markdown(report: Report) -> str:
     parts += _table(tables.glance(report))
     parts += ["## What was trained, and on whom", *_table(tables.people(report)), *_table(tables.stages(report))]
     parts += [_settings(model) for model in report.models]
-    parts += ["## How often it is right", *_table(tables.accuracy(report))]
+    parts += ["## How often it is right", *_table(tables.accuracy(report)), *_table(changes(report))]
     for model in report.models:
         parts += _confusion(model)
     parts += ["## How long a step takes", *_table(tables.latency(report)), *_table(tables.running(report))]
@@ -70,11 +71,11 @@ def _confusion(model: Model) -> list[str]:
     row = scored_row(model)
     if row is None or row.scores is None:
         return []
-    columns = (Column("true", number=False), *(Column(label) for label in model.labels), Column("frames"))
+    columns = (Column("true", number=False), *(Column(label) for label in model.labels), Column(f"{model.task}s"))
     rows = []
     for label, counts in zip(model.labels, row.scores.confusion, strict=True):
         total = sum(counts)
         shares = (percent(number / total, 0) if total else "0" for number in counts)
         rows.append((label, *shares, f"{total:,}"))
-    caption = f"{model.name} in {engine_name(row.engine)}, percent of each true label’s frames:"
+    caption = f"{model.name} in {engine_name(row.engine)}, percent of each true label’s {model.task}s:"
     return [escape(caption), *_table(Table(model.name, columns, tuple(rows)))]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseq.devices.report import tables
+from edgeseq.devices.report.changes import changes
 from edgeseq.devices.report.document import Model, Report
 from edgeseq.devices.report.numbers import HASH, engine_name, flat, micros, percent
 from edgeseq.devices.report.plots import figure, limits
@@ -37,11 +38,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix: a row for each true label, and the number of its frames."""
+    """A confusion matrix: a row for each true label, and the number of its frames or segments (``counted``)."""
 
     model: str
     engine: str
     labels: tuple[str, ...]
+    counted: str
     rows: tuple[tuple[str, int, tuple[Cell, ...]], ...]
     upright: bool
 
@@ -77,6 +79,7 @@ def page(report: Report) -> str:
         title=title(report),
         verdicts=verdicts(report),
         tables=tables,
+        changes=changes(report),
         plots=plots(report),
         confusions=[matrix for model in report.models if (matrix := confusion(model)) is not None],
         flat=flat,
@@ -109,18 +112,18 @@ def confusion(model: Model) -> Confusion | None:
     row = scored_row(model)
     if row is None or row.scores is None:
         return None
-    rows = []
+    rows, counted = [], f"{model.task}s"
     for true, counts in enumerate(row.scores.confusion):
         total, name = sum(counts), model.labels[true]
-        cells = (_cell(name, model.labels[k], number, total) for k, number in enumerate(counts))
+        cells = (_cell(name, model.labels[k], number, total, counted) for k, number in enumerate(counts))
         rows.append((name, total, tuple(cells)))
     upright = max(map(len, model.labels)) > LONG
-    return Confusion(model.name, engine_name(row.engine), model.labels, tuple(rows), upright)
+    return Confusion(model.name, engine_name(row.engine), model.labels, counted, tuple(rows), upright)
 
 
-def _cell(true: str, answered: str, number: int, total: int) -> Cell:
+def _cell(true: str, answered: str, number: int, total: int, counted: str) -> Cell:
     share = number / total if total else 0.0
-    said = f"{true} answered {answered}: {number:,} of {total:,} frames, {percent(share)} %"
+    said = f"{true} answered {answered}: {number:,} of {total:,} {counted}, {percent(share)} %"
     return Cell(share, number, true == answered, said)
 
 

@@ -37,7 +37,6 @@ from edgeseq.devices.report.numbers import (
 from edgeseq.devices.report.numbers import people as number_of_people
 from edgeseq.devices.report.table import Column, Table, numbers, text
 from edgeseq.devices.report.words import majority, scored_row
-from edgeseq.manifest import how_it_follows
 
 
 def _rows(report: Report) -> Iterable[tuple[Model, EngineRow]]:
@@ -195,8 +194,6 @@ def _accuracy_notes(report: Report, group: Sequence[Model]) -> Iterable[str]:
     for model in group:
         if model.unscored:
             yield f"{model.name} was not scored here: {model.unscored}."
-        if follows := how_it_follows(model.metrics):
-            yield f"{model.name}, as judged at tuning: {follows}."
     rules = {model.decision.smoothing for model in group}
     if any("test_accuracy_smoothed" in model.metrics for model in group) and len(rules) == 1:
         yield f"Smoothed: the answer averaged over {rules.pop():g} s."

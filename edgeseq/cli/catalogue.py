@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from edgeseq.cli.output import Document, Json, Show, installed, kilobytes, percent, typed
 from edgeseq.folder import MODEL_FILES, open_folder, pretrained
 
 if TYPE_CHECKING:
-    from edgeseq.data import Facts
+    from edgeseq.data.facts import Known
 
 SHOWN_INPUTS, SHOWN_LABELS = 6, 7  # a watch's six channels and spar_watch's seven exercises
 
@@ -86,43 +88,61 @@ def _parameters() -> dict[str, int]:
     }
 
 
-def _subjects(number: int) -> str:
-    return f"{number} subjects" if number else "subjects unknown"
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="One of them, to show all that is known of it.")] = None,
+    json: Json = False,
+) -> Document:
+    """List the data sets that edgeseq knows by name; or show one of them, with its licence and its citation.
 
-
-def _shipped(facts: Facts) -> str:
-    return "yes" if facts.shipped else f"no; with its files: edgeseq train {facts.name} --data PATH"
-
-
-def _task(facts: Facts) -> str:
-    return "frame: a label at every frame" if facts.task == "frame" else "segment: one label a recording"
-
-
-def datasets(json: Json = False) -> Document:
-    """List the data sets that edgeseq knows by name.
-
-    Example: edgeseq datasets
+    Example: edgeseq datasets fsdd
     """
-    from edgeseq.data import datasets as registered
+    from edgeseq.data import datasets as known_sets
+    from edgeseq.data import registered
 
     show = Show(json)
-    width = max(len(facts.name) for facts in registered())
-    for facts in registered():
-        show.facts(
-            [
-                (facts.name.ljust(width), facts.summary),
-                ("shipped", _shipped(facts)),
-                ("task", _task(facts)),
-                ("size", f"{_subjects(facts.subjects)}, {facts.recordings} recordings, {facts.minutes:g} minutes"),
-                ("frames", f"{facts.frames:,} at {facts.rate:g} Hz: {', '.join(facts.channels)}"),
-                ("labels", ", ".join(facts.labels)),
-                ("licence", facts.licence),
-                ("citation", facts.citation),
-                ("origin", facts.origin),
-            ]
-        )
+    found = [registered(name).facts] if name else list(known_sets())
+    if name:
+        show.facts(_details(registered(name)))
         show.line()
-    show.text("Your own: the path of an .npz, of a CSV or Parquet file, or of a folder of them; see edgeseq train -h.")
-    following = ("train", registered()[0].name, "--model", "gru", "--out", "runs/gru")
+    else:
+        show.table(
+            ["data set", "ships", ">people", ">minutes", "task", "what it is"],
+            [
+                [f.name, "yes" if f.shipped else "no", str(f.subjects or "-"), f"{f.minutes:g}", f.task, f.summary]
+                for f in found
+            ],
+        )
+        show.text("Of one, its licence and citation: edgeseq datasets NAME")
+        show.text(f"What does not ship is read from disk: train NAME --data PATH, or {_place()}=FOLDER holds them all.")
+        show.text("Your own: the path of an .npz, of a CSV or Parquet file, or of a folder of them; see train -h.")
+    shown = found[0]
+    place = () if shown.shipped else ("--data", "PATH")
+    following = ("train", shown.name, *place, "--model", "gru", "--out", "runs/gru")
     show.next(*following)
-    return {"datasets": registered(), "next": typed(*following)}
+    return {"datasets": found, "next": typed(*following)}
+
+
+def _place() -> str:
+    from edgeseq.data.registry import PLACE
+
+    return PLACE
+
+
+def _details(known: Known) -> list[tuple[str, str]]:
+    facts = known.facts
+    people = f"{facts.subjects} subjects" if facts.subjects else "subjects unknown"
+    files = " or ".join(f"{known.folder or facts.name}/{form}" for form in known.forms)
+    missing = f"no; with its files: edgeseq train {facts.name} --data PATH, elsewhere --data {facts.name}=PATH"
+    return [
+        (facts.name, facts.summary),
+        ("shipped", "yes" if facts.shipped else missing),
+        *([] if facts.shipped else [("files", f"under the folder that {_place()} names: {files}")]),
+        ("task", "frame: a label at every frame" if facts.task == "frame" else "segment: one label a recording"),
+        ("size", f"{people}, {facts.recordings} recordings, {facts.minutes:g} minutes"),
+        *([("part", f"numbers here and in the docs are of {facts.part}")] if facts.part else []),
+        ("frames", f"{facts.frames:,} at {facts.rate:g} Hz: {', '.join(facts.channels)}"),
+        ("labels", ", ".join(facts.labels)),
+        ("licence", facts.licence),
+        ("citation", facts.citation),
+        ("origin", facts.origin),
+    ]

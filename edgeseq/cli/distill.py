@@ -70,7 +70,9 @@ def distill(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting; model.dropout=0 is the model's."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data to learn on, if not that of the first teacher.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data to learn on (a path, NAME or NAME=PATH), if not the first teacher's.")
+    ] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Train on from the student of this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,

@@ -31,7 +31,9 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq train wrote.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     to: Annotated[str, typer.Option(metavar="A,B", help="Formats: tflite, onnx.")] = "tflite,onnx",
-    data: Annotated[str | None, typer.Option(help="Data for the proof, if not that of the training.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data for the proof (a path, NAME or NAME=PATH), if not the training's.")
+    ] = None,
     frames: Annotated[int, typer.Option(help="Frames of the proof, at least 2000.")] = 2400,
     memory: Annotated[
         str,

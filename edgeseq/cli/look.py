@@ -31,7 +31,10 @@ def inspect(
         list[Path] | None, typer.Option(metavar="FOLDER", help="With --energy: a model to compare with; repeatable.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="With --energy: recordings, in place of the golden frames.")
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="With --energy: recordings (a path, NAME or NAME=PATH), not the golden frames."
+        ),
     ] = None,
     frames: Annotated[
         int | None, typer.Option(help="With --energy: how many frames at most.", callback=counted)
@@ -132,8 +135,22 @@ def _members(part: str, subjects: Sequence[str]) -> str:
     return ", ".join(subjects) if part == "rule" else f"subjects {', '.join(subjects)}"
 
 
+def _step(source: Input) -> str:
+    """How much a step takes, where that is more than a sample."""
+    count = source.samples_per_step
+    return f", {count} samples ({1000 / source.step_rate:g} ms) a step" if count > 1 else ""
+
+
+def _of_front(manifest: Manifest) -> str:
+    stays = "front" in manifest.arguments and manifest.precision.weights != "float32"
+    return "; the front end computes in float32" if stays else ""
+
+
 def _show_model(show: Show, manifest: Manifest) -> None:
+    from edgeseq.signal.log_mel import LogMel
+
     source = manifest.input
+    front = LogMel.of(manifest.arguments["front"]) if "front" in manifest.arguments else None
     channels = ", ".join(
         f"{channel.name} ({channel.unit})" if channel.unit else channel.name for channel in source.channels
     )
@@ -141,11 +158,12 @@ def _show_model(show: Show, manifest: Manifest) -> None:
         ("model", f"{manifest.name}, family {manifest.family} {_arguments(manifest.arguments)}"),
         (
             "input",
-            f"{channels} at {source.rate:g} Hz, look-ahead {source.look_ahead}{_delay(source)}",
+            f"{channels}{_step(source)} at {source.rate:g} Hz, look-ahead {source.look_ahead}{_delay(source)}",
         ),
+        *([("features", front.shown())] if front else []),
         ("answers", f"one at every {manifest.task}: {', '.join(manifest.labels)}"),
         ("decision", _rule(manifest)),
-        ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}"),
+        ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}{_of_front(manifest)}"),
         ("reset", manifest.reset),
     ]
     rows += [(part, _members(part, subjects)) for part, subjects in manifest.split.items()]

@@ -10,6 +10,7 @@ import typer
 
 from edgeseq.cli.output import Document, Json, Show, counted, need, percent, typed
 from edgeseq.cli.train import follow, next_export, parse_settings, read_config
+from edgeseq.cli.tune_events import next_tune
 from edgeseq.folder import Folder, open_folder
 
 
@@ -35,7 +36,9 @@ def quantize(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of qat: rounds=5, distillation.soft=0.5."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data to calibrate and train on, if not that of the model.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data to calibrate on (a path, NAME or NAME=PATH), if not the model's.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     json: Json = False,
@@ -58,7 +61,7 @@ def quantize(
         overwrite=overwrite,
         trust=trust,
     )
-    following = next_export(made)
+    following = next_tune(show, made) or next_export(made)
     show.next(*following)
     return {**document, "next": typed(*following)}
 

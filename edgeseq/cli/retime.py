@@ -16,7 +16,9 @@ def retime(
     folder: Annotated[Path, typer.Argument(help="A model folder in float32.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     rate: Annotated[float, typer.Option(metavar="HZ", help="Frames a second that the device will give.")],
-    data: Annotated[str | None, typer.Option(help="Data to score on, if not that of the training.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data to score on (a path, NAME or NAME=PATH), if not the training's.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
     json: Json = False,

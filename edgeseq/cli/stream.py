@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeseq.devices.session import Session
     from edgeseq.devices.stream import Segment, SegmentAnswer
 
+SOUND_FILES = (".wav", ".mp3", ".flac", ".ogg", ".m4a")
 BAR = 20  # characters of a full probability bar
 REFRESH = 0.5  # seconds between two looks of the progress bar, drawn between two frames
 
@@ -41,7 +42,9 @@ def stream(
             callback=not_negative,
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Where recordings come from, if not the training's data.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Recordings (a path, NAME or NAME=PATH), if not the training's data.")
+    ] = None,
     input_: Annotated[
         str | None, typer.Option("--input", metavar="FILE", help="Frames from a CSV file, or - for standard input.")
     ] = None,
@@ -55,7 +58,10 @@ def stream(
     from edgeseq.devices.stream import read_frames
 
     show = Show(json)
-    session = Session(open_folder(folder), engine)
+    opened = open_folder(folder)
+    if input_ is not None:
+        _check_input(input_, opened)
+    session = Session(opened, engine)
     if input_ is not None and (data is not None or subject is not None or recording is not None):
         raise InputError("--input gives the frames, and so do --data, --subject and --recording: give one or the other")
     if speed is None:
@@ -72,6 +78,26 @@ def stream(
     following = ("bench", folder)
     show.next(*following)
     return {**document, "next": typed(*following)}
+
+
+def _check_input(source: str, folder: Folder) -> None:
+    """Refuse, before anything is shown, a file that is not there, and sound that no table of frames holds."""
+    from edgeseq.data.dataset import SOUND
+
+    path = Path(source)
+    if source == "-":
+        return
+    if not path.exists() or path.is_dir():
+        raise InputError(f"{source} cannot be read: {'it is a folder' if path.is_dir() else 'no such file'}")
+    if path.suffix.lower() in SOUND_FILES:
+        hears = any(channel.unit == SOUND for channel in folder.manifest.input.channels)
+        mend = (
+            f"a file of sound is cut into words first: python examples/keyword_spotting/spot.py --model {folder.path} "
+            f"{source} does it"
+            if hears
+            else f"{folder.manifest.name} reads no sound"
+        )
+        raise InputError(f"{source}: --input takes a CSV file, and {mend}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +144,9 @@ def play(show: Show, session: Session, played: Played, speed: float) -> Document
         ("a frame", f"{summary.latency_p50_us:.0f} us (p50), {summary.latency_p99_us:.0f} us (p99)"),
     ]
     if summary.answer_accuracy is not None:
-        shares = f"{percent(summary.answer_accuracy)} of the labelled frames, {percent(summary.accuracy)} unsmoothed"
+        shares = (
+            f"{percent(summary.answer_accuracy)} of the labelled frames, {percent(summary.accuracy)} without the rule"
+        )
         rows.append(("right", shares))
     show.line()
     show.facts(rows)
@@ -192,7 +220,8 @@ def choose_segments(
         raise InputError(f"{dataset.name} has endless recordings, and {folder.path} answers segments: pass --data")
     known = dataset.labels == folder.manifest.labels
     made = [Segment(r.x, int(r.y[0]) if known else -1) for r in dataset.recordings]
-    whose = f"subject {subject}" if subject else f"{len(dataset.subjects)} test subjects"
+    only = subject or (dataset.subjects[0] if len(dataset.subjects) == 1 else "")
+    whose = f"subject {only}" if only else f"{len(dataset.subjects)} test subjects"
     whose = "the test recordings" if dataset.dealt and not subject else whose
     if number is None:
         return f"{whose} of {dataset.name}", made

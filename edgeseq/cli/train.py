@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,10 +23,12 @@ from edgeseq.cli.output import (
     positive,
     typed,
 )
+from edgeseq.cli.tune_events import next_tune
 from edgeseq.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeseq.data import Mapping, Split
+    from edgeseq.data import Mapping as Columns
+    from edgeseq.data import Split
     from edgeseq.folder import Folder
     from edgeseq.models.contract import StreamingModel
     from edgeseq.training.loop import Round
@@ -38,7 +40,9 @@ Changes = dict[str, Any]
 
 
 def train(
-    source: Annotated[str, typer.Argument(help="A data set's name, an .npz, or a folder of CSV or Parquet files.")],
+    source: Annotated[
+        str, typer.Argument(help="A data set: NAME, NAME=PATH, an .npz, or a folder of CSV or Parquet files.")
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     model: Annotated[str | None, typer.Option(metavar="PRESET", help="See edgeseq models; gru if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
@@ -140,7 +144,7 @@ def train(
         overwrite=overwrite,
         trust=trust,
     )
-    following = next_export(folder)
+    following = next_tune(show, folder) or next_export(folder)
     show.next(*following)
     return {**document, "next": typed(*following)}
 
@@ -179,6 +183,8 @@ def follow(show: Show, stage: Callable[..., Folder]) -> tuple[Folder, Document]:
             for part in ("validation", "test")
         ],
     )
+    if warning := log.beaten(metrics):
+        show.note(warning)
     document = {
         **show.wrote_folder(folder, clock),
         "parameters": log.parameters,
@@ -196,6 +202,7 @@ class _Log:
     def __init__(self, show: Show) -> None:
         self.show, self.progress = show, show.bar()
         self.parameters = 0
+        self._common, self._weighted = "", False
         self.rounds: list[Round] = []
         self._steps = self._total = 0
 
@@ -205,6 +212,8 @@ class _Log:
         from edgeseq.models.listening import behind
 
         self.parameters = parameter_count(model)
+        self._common = split.test.labels[int(split.test.label_counts().argmax())]
+        self._weighted = settings.class_weights
         self._steps, self._total = settings.steps, settings.rounds
         self.show.facts(
             [
@@ -229,6 +238,14 @@ class _Log:
                 self.show.note(f"round {ended.number + 1}/{self._total}: loss {ended.loss:.3f}, validation {scores}")
         self.progress.update(self._bar, completed=steps)
 
+    def beaten(self, metrics: Mapping[str, float]) -> str:
+        """What to say of a model that is worse than the answer that is right most often; "" of a better one."""
+        share = metrics.get("test_majority_share", 0.0)
+        if not self._common or metrics.get("test_accuracy", share) >= share:
+            return ""
+        unweighted = ", or --set class_weights=false" if self._weighted else ""
+        return f"worse than always answering {self._common} ({percent(share)}): train longer{unweighted}"
+
 
 def _parts(split: Split) -> list[tuple[str, str]]:
     """Who is in which part; how many recordings, where nobody knows who was recorded."""
@@ -244,9 +261,10 @@ def describe(split: Split) -> str:
 
     parts = (split.train, split.validation, split.test)
     whole = dataclasses.replace(split.train, recordings=tuple(r for part in parts for r in part.recordings))
-    many = f"{len(whole.recordings)} recordings" if whole.dealt else f"{len(whole.subjects)} subjects"
+    recordings, people = f"{len(whole.recordings):,} recordings", f"{len(whole.subjects)} subjects"
+    many = recordings if whole.dealt else f"{recordings} of {people}" if whole.task == "segment" else people
     return (
-        f"{whole.name}: {many}, {60 * whole.hours:.1f} minutes at {whole.rate:g} Hz; "
+        f"{whole.name}: {many}, {60 * whole.hours:.1f} minutes at {whole.sample_rate:g} Hz; "
         f"{len(whole.labels)} labels ({', '.join(whole.labels)}), the most frequent {percent(whole.majority_share())}"
     )
 
@@ -307,7 +325,7 @@ def _located(source: str, data: Path) -> str:
     return locate(source, data)
 
 
-def _mapping(**columns: Any) -> Mapping | None:
+def _mapping(**columns: Any) -> Columns | None:
     given = {name: value for name, value in columns.items() if value is not None}
     if not given:
         return None

@@ -57,7 +57,7 @@ def tune(
         int | None, typer.Option(help="Frames: of the orders in which recordings are stitched.", callback=counted)
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data to choose and to score on, if not that of the training.")
+        str | None, typer.Option(help="Data (a path, NAME or NAME=PATH) to choose and score on, if not the training's.")
     ] = None,
     plot: Annotated[
         Path | None,

@@ -3,48 +3,82 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseq.cli.output import Show, percent
+from edgeseq.folder import Folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from edgeseq.events import EventScores
+    from edgeseq.training.heard import Evidence
     from edgeseq.training.tune_events import Rule, TunedEvents
 
 COLUMNS = ("rule", "part", ">delay", ">p90", ">missed", ">false/h", ">F1", ">right", ">unknown")
+KEEPS_RULE = ("export", "retime")  # verbs that leave the rule of a model as it is
 
 
 def show_events(show: Show, tuned: TunedEvents) -> None:
     """The table of both rules on both parts, what they say, and on how much the new one was chosen."""
-    show.table(COLUMNS, [row for rule in (tuned.before, tuned.after) for row in _rows(rule)])
-    validation, test = tuned.after.validation, tuned.after.test
-    stitched = f", each subject's recordings stitched in {tuned.orders} random orders" if tuned.orders else ""
+    within = f">{100 * tuned.share:g} % in"
+    columns = [within if column == ">p90" and tuned.max_delay is not None else column for column in COLUMNS]
+    show.table(columns, [row for rule in (tuned.before, tuned.after) for row in _rows(rule, tuned.max_delay)])
     show.facts(
         [
             ("before", tuned.before.decision.shown()),
             ("after", tuned.after.decision.shown()),
             ("chosen", f"{_aim(tuned)}, of {tuned.tried:,} rules"),
-            ("chosen on", f"{_size(validation)} of the validation subjects{stitched}"),
-            ("judged on", f"{_size(test)} of the test subjects"),
-            ("delay", "from a change to its first answer, look-ahead included: median and 90th percentile"),
+            ("chosen on", f"{_size(tuned.chosen_on)} of the validation part"),
+            ("judged on", f"{_size(tuned.judged_on)} of the test part"),
+            ("delay", "from a change to its first answer, of those answered, look-ahead included: median"),
+            ("p90", "the 90th percentile of the same")
+            if tuned.max_delay is None
+            else (within[1:], "the time in which so many of all changes are answered; -: more are missed"),
             ("right", "share of the labelled time in which the answer is the true label"),
         ]
     )
-    if tuned.after.decision == tuned.before.decision:
+    if tuned.kept:
+        show.text("No rule of the grid is better by more than chance may be: the one before stays.")
+    elif tuned.after.decision == tuned.before.decision:
         show.text("No rule of the grid is better: the one before stays.")
     show.line()
+    if tuned.chosen_on.few:
+        from edgeseq.training.heard import ENOUGH
+
+        show.note(
+            f"{tuned.chosen_on.changes} different changes are too few to choose a rule on with any certainty: on other "
+            f"people it may do worse than the one before. Validation people with {ENOUGH} or more would say more"
+        )
 
 
-def _rows(rule: Rule) -> list[tuple[str, ...]]:
+def next_tune(show: Show, made: Folder) -> tuple[str | Path, ...]:
+    """The command that gives ``made`` a rule again, said where the model before had one that was tuned; else nothing.
+
+    A stage that changes the answers drops what was fitted to those before.
+    """
+    before = [stage.verb for stage in made.manifest.lineage[:-1] if stage.verb not in KEEPS_RULE]
+    if not before or before[-1] != "tune":
+        return ()
+    rule = "at a segment's end" if made.manifest.task == "segment" else f"by {made.manifest.decision.shown()}"
+    show.note(
+        "the rule that edgeseq tune chose was fitted to the answers of the model before, and is dropped: "
+        f"{made.path} answers {rule}, until edgeseq tune chooses again"
+    )
+    foreign = ("--trust",) if ":" in made.manifest.family else ()
+    return ("tune", made.path, "--out", made.path.with_name(f"{made.path.name}-tuned"), *foreign)
+
+
+def _rows(rule: Rule, max_delay: float | None) -> list[tuple[str, ...]]:
+    parts = zip(("validation", "test"), (rule.validation, rule.test), rule.times, strict=True)
     return [
         (
-            *(rule.name, part, _seconds(score.delay_median), _seconds(score.delay_p90), percent(score.missed)),
+            *(rule.name, part, _seconds(score.delay_median)),
+            *(_seconds(score.delay_p90 if max_delay is None else time), percent(score.missed)),
             *(f"{score.false_switches_per_hour:.1f}", f"{score.f1:.3f}"),
             *(percent(score.accuracy), percent(score.unknown)),
         )
-        for part, score in (("validation", rule.validation), ("test", rule.test))
+        for part, score, time in parts
     ]
 
 
@@ -55,8 +89,11 @@ def _aim(tuned: TunedEvents) -> str:
     return f"for the fewest false switches with {share}"
 
 
-def _size(score: EventScores) -> str:
-    return f"{score.events:,} changes in {60 * score.hours:.0f} minutes"
+def _size(evidence: Evidence) -> str:
+    """Each recording once, and what is done to hear more changes."""
+    people = {0: "nobody knows how many people", 1: "1 person"}.get(evidence.people, f"{evidence.people:,} people")
+    amount = f"{evidence.changes:,} different changes in {60 * evidence.hours:.1f} minutes of {people}"
+    return f"{amount} (recordings joined in {evidence.orders} orders)" if evidence.orders else amount
 
 
 def _seconds(value: float | None) -> str:
@@ -76,5 +113,5 @@ def draw_events(figure: Figure, tuned: TunedEvents, name: str) -> None:
             axes.plot(*point, mark, color="black", markersize=6, fillstyle=fill, label=label)
     axes.set_xlabel("false switches per hour")
     axes.set_ylabel(f"seconds in which {100 * tuned.share:g} % of the changes are answered")
-    axes.set_title(f"{name}: {tuned.after.test.events:,} changes of the test subjects", fontsize=10)
+    axes.set_title(f"{name}: {tuned.judged_on.changes:,} different changes of the test part", fontsize=10)
     axes.legend(frameon=False)

@@ -7,7 +7,7 @@ from edgeseq.data.dataset import IGNORED, Dataset, Recording, check
 from edgeseq.data.facts import Facts
 from edgeseq.data.mapping import Mapping
 from edgeseq.data.npz import read_npz, write_npz
-from edgeseq.data.registry import datasets, load, locate, named
+from edgeseq.data.registry import datasets, load, locate, located, named, registered
 from edgeseq.data.split import Split, deal, default_split, split_by_subject, subject_folds
 from edgeseq.data.tables import read_tables
 
@@ -24,9 +24,11 @@ __all__ = [
     "default_split",
     "load",
     "locate",
+    "located",
     "named",
     "read_npz",
     "read_tables",
+    "registered",
     "split_by_subject",
     "subject_folds",
     "write_npz",

@@ -61,7 +61,7 @@ class Dataset:
     test and the validation subjects of the split that others' results are of, if there is one. ``unscored``: seconds at
     the start of each recording that are not scored, because nobody could know yet. ``samples``: how many samples, one
     after another, a frame holds (:func:`edgeseq.data.frames.framed`): its columns are those of the first sample, then
-    those of the second.
+    those of the second. ``sampled``: samples per second, where a frame holds several; 0 where ``rate`` says it.
     Contents are compared by :meth:`fingerprint`, not by ``==``.
     """
 
@@ -80,6 +80,12 @@ class Dataset:
     official: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     unscored: float = UNSCORED
     samples: int = 1
+    sampled: float = 0.0
+
+    @property
+    def sample_rate(self) -> float:
+        """Samples per second, Hz, as the recorder took them: ``rate`` times ``samples``, not rounded on the way."""
+        return self.sampled or self.rate
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from edgeseq.data.dataset import Dataset
+from edgeseq.data.dataset import UNSCORED, Dataset
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to know about a registered data set without loading it. ``minutes`` of all recordings together.
 
-    ``subjects``: 0 where nobody knows them. ``shipped``: whether it comes with edgeseq.
+    ``subjects``: 0 where nobody knows them. ``unscored``: seconds at the start of each recording. ``changing``: whether
+    labels change within recordings, which are streams then. ``shipped``: whether it comes with edgeseq. ``part``: which
+    part of what its origin has the numbers here, and those in the docs, are of; "" if of all.
     """
 
     name: str
@@ -29,8 +31,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     citation: str
     origin: str
+    part: str = ""
     worn: str = ""
     task: str = "frame"
+    unscored: float = UNSCORED
+    changing: bool = False
     shipped: bool = True
 
 

@@ -17,7 +17,8 @@ def framed(dataset: Dataset, samples: int) -> Dataset:
     """``dataset`` with ``samples`` samples, one after another, in each frame: (N, C) becomes (N // H, H · C).
 
     A frame has the label of its last sample; samples behind the last whole frame are left out, and a recording that is
-    shorter than a frame is filled up with zeros. The data set's rate is then that of the frames.
+    shorter than a frame is filled up with zeros. The data set's rate is then that of the frames, and its
+    ``sample_rate`` what it was.
 
     Raises:
         InputError: the frames hold several samples already, or fewer than one is asked for.
@@ -33,6 +34,7 @@ def framed(dataset: Dataset, samples: int) -> Dataset:
         recordings=tuple(_framed(recording, samples) for recording in dataset.recordings),
         rate=dataset.rate / samples,
         samples=samples,
+        sampled=dataset.rate,
         recorded=dataset.origin_fingerprint,
     )
 

@@ -25,11 +25,16 @@ def resampled(dataset: Dataset, rate: float) -> Dataset:
     """``dataset`` at ``rate`` Hz; a frame has the label of the old frame nearest to it.
 
     Raises:
-        InputError: a rate that is not a positive number, or over 16 times off; or a channel of spikes.
+        InputError: a rate that is not a positive number, or over 16 times off; a channel of spikes, or frames of
+            several samples.
     """
     if not np.isfinite(rate) or not LOWEST_SHARE <= rate / dataset.rate <= HIGHEST_SHARE:
         low, high = LOWEST_SHARE * dataset.rate, HIGHEST_SHARE * dataset.rate
         raise InputError(f"rate {rate:g} Hz: {dataset.name} has {dataset.rate:g} Hz, {low:g} to {high:g} are possible")
+    if dataset.samples != 1:
+        raise InputError(
+            f"{dataset.name} has {dataset.samples} samples in a frame: it is resampled before frames are made of it"
+        )
     for channel, unit in zip(dataset.channels, dataset.units, strict=True):
         if unit == SPIKE:
             raise InputError(

@@ -185,8 +185,9 @@ def _enough_subjects(dataset: Dataset) -> tuple[str, ...]:
     if len(subjects) < 3:
         raise InputError(
             f"{dataset.name}: {len(subjects)} subject(s) ({', '.join(subjects)}), and a split by subject needs at "
-            "least 3: one each for training, validation and test. Add recordings of others; or, if the data has them, "
-            "add a subject column or take the subject from the file or folder name (subject_from=file or folder)."
+            "least 3: one each for training, validation and test. Add recordings of others. In data of your own that "
+            "has them, add a subject column or take the subject from the file or folder name (subject_from=file or "
+            "folder)."
         )
     return subjects
 
@@ -205,7 +206,7 @@ def _labels_can_be_learned(dataset: Dataset, split: Split) -> None:
             mend = (
                 f"Only {', '.join(having)} have it: put one of them into training."
                 if having
-                else "No recording has it: remove it from the labels."
+                else "No recording has it: add some that do, or, in data of your own, take it out of the labels."
             )
             raise InputError(
                 f"{dataset.name}: label {label!r} is missing from training (subjects "

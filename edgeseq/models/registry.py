@@ -173,12 +173,12 @@ def presets() -> dict[str, Preset]:
         "lmu-published": Preset(
             "lmu",
             "feed-forward LMU as for permuted digits: one memory of 784 steps, order 468, 346 hidden units",
-            {"channels": [1], "orders": [468], "thetas": [784.0], "hidden": [346]},
+            {"channels": [1], "orders": [468], "thetas": [784.0], "hidden": [346], "dropout": 0.5},
             {
-                "rounds": 12,
+                "rounds": 20,
                 "steps": 500,
                 "batch": 100,
-                "learning_rate": 1e-3,
+                "learning_rate": 3e-3,
                 "weight_decay": 0.0,
                 "label_smoothing": 0.0,
             },

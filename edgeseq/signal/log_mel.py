@@ -64,6 +64,12 @@ class LogMel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InputError(f"front {values}: {error}") from None
         if not all(map(math.isfinite, msgspec.structs.astuple(made))):
             raise InputError(f"front {values}: finite numbers are needed")
+        least, most = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+        if not least <= made.floor <= most:
+            raise InputError(
+                f"front: floor {made.floor:g} is no normal number of float32, in which the step computes: "
+                f"{least:.2g} to {most:.2g} is needed"
+            )
         if made.window < made.hop:
             raise InputError(f"front: a window of {made.window} samples is shorter than a hop of {made.hop}")
         if made.window % 2:
@@ -85,6 +91,14 @@ class LogMel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def top(self) -> float:
         """The highest frequency of all bands, in Hz."""
         return self.high or self.rate / 2
+
+    def shown(self) -> str:
+        """What is computed, for people."""
+        window, hop = (1000 * samples / self.rate for samples in (self.window, self.hop))
+        return (
+            f"log-mel, of windows of {window:g} ms every {hop:g} ms: {self.mels} bands from {self.low:g} to "
+            f"{self.top:g} Hz in dB, none below {10 * math.log10(self.floor):g}"
+        )
 
     @property
     def kept(self) -> int:

@@ -1,8 +1,9 @@
-"""The baseline that a sequence model has to beat: a random forest on statistics of the last two seconds.
+"""The baselines that a sequence model has to beat: a random forest on the last two seconds, and the commonest label.
 
-Where states change faster than that (recordings are scored from their first second on), of the last second. Of a
-segment it gets the statistics of the whole, and the means of its eighths; of a segment of sound, cepstra of its
-twentieths, as much as classical recognizers of single words get; of an image, the pixels.
+Where states change faster than that (recordings are scored from their first second on), on the last second. It answers
+from the first frame that is scored on, as models do: at the start of a recording on what there is. Of a segment it gets
+the statistics of the whole, and the means of its eighths; of a segment of sound, cepstra of its twentieths, as much as
+classical recognizers of single words get; of an image, the pixels.
 
 Shape letters: T frames of a window, C channels, W windows, F features, K labels, M mel bands.
 """
@@ -39,12 +40,12 @@ Cut = Callable[[Sequence[Recording], Dataset, float], Iterator[tuple[Features, L
 def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> tuple[Scores, Scores]:
     """Scores on the test subjects of a random forest, as it answers and smoothed over ``smoothing`` seconds.
 
-    It answers every 0.1 s after the first window of a recording. There is nothing to choose on the validation
+    It answers every 0.1 s from where a recording is scored on. There is nothing to choose on the validation
     subjects, so it learns from them too. Segments it answers once each, with nothing to smooth: both scores are one.
 
     Raises:
-        InputError: no recording of the training subjects, or none of the test subjects, has labels after the window;
-            images of different sizes.
+        InputError: no recording of the training subjects, or none of the test subjects, has labels behind its unscored
+            start; images of different sizes.
         MissingDependency: scikit-learn is not installed.
     """
     try:
@@ -57,8 +58,8 @@ def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> t
     for part, found in (("training", learned), ("test", asked)):
         if not any((y >= 0).any() for _, y in found):
             raise InputError(
-                f"no recording of the {part} subjects has a label after its first {window_of(split.train):g} s, which "
-                "the random forest needs: record longer stretches"
+                f"no recording of the {part} subjects has a label after its first {split.train.unscored:g} s, "
+                "which are not scored: record longer stretches"
             )
     x, y = (np.concatenate(parts) for parts in zip(*learned, strict=True))
     forest = RandomForestClassifier(trees, random_state=seed, class_weight="balanced").fit(x[y >= 0], y[y >= 0])
@@ -73,10 +74,28 @@ def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> t
     return score(plain, labels), score(smoothed, labels)
 
 
+def majority_baseline(split: Split) -> Scores:
+    """Scores on the test subjects of always answering the label that the training subjects have most of.
+
+    Counted are the frames that models are scored on, or segments.
+    """
+    labels = len(split.test.labels)
+    learned = np.concatenate([_scored(recording, split.train) for recording in split.train.recordings])
+    answer = np.bincount(learned[learned >= 0], minlength=labels).argmax()
+    asked = [_scored(recording, split.test) for recording in split.test.recordings]
+    return score([(y, np.full(len(y), answer)) for y in asked], labels)
+
+
+def _scored(recording: Recording, form: Dataset) -> Labels:
+    """The labels of a recording that are scored: behind its unscored start, or the one of a segment."""
+    return recording.y[:1] if form.task == "segment" else recording.y[round(form.unscored * form.rate) :]
+
+
 def described(dataset: Dataset) -> str:
     """What a forest of this data learns from, in words: "2 s statistics, 300 trees"."""
+    window = window_of(dataset)
     of: dict[Cut, str] = {
-        _windows: f"{window_of(dataset):g} s statistics",
+        _windows: f"{'' if dataset.unscored >= window else 'up to '}{window:g} s statistics",
         _segments: f"statistics and means of {PARTS} parts",
         _words: f"{BINS} × {CEPSTRA} cepstra",
         _pixels: "pixels",
@@ -85,7 +104,7 @@ def described(dataset: Dataset) -> str:
 
 
 def window_of(dataset: Dataset) -> float:
-    """Seconds that one answer to a stream is made from."""
+    """Seconds that one answer to a stream is made from, at most."""
     return WINDOW if dataset.unscored >= WINDOW else SHORTER
 
 
@@ -109,13 +128,16 @@ def _in_order(split: Split) -> list[Recording]:
 
 
 def _windows(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
-    """Of each recording the windows' features ``(W, F)`` and the labels ``(W,)`` of the frames they end with."""
+    """Of each recording the windows' features ``(W, F)`` and the labels ``(W,)`` of the frames they end with.
+
+    A window that would begin ahead of the recording is shorter.
+    """
     length, step = max(2, round(window_of(form) * form.rate)), max(1, round(hop * form.rate))
     triads = Triads.of(form.units)
     for recording in recordings:
-        ends = np.arange(length, len(recording.x), step)  # the frames that are answered, from the first after a window
+        ends = np.arange(round(form.unscored * form.rate), len(recording.x), step)  # the frames that are answered
         if len(ends):
-            windows = (recording.x[end - length + 1 : end + 1] for end in ends)
+            windows = (recording.x[max(0, end - length + 1) : end + 1] for end in ends)
             yield np.stack([features(window, triads) for window in windows]), recording.y[ends]
 
 
@@ -160,10 +182,11 @@ def features(window: NDArray[np.float32], triads: Triads) -> Features:
     starts = sorted((*triads.acceleration, *triads.angular_velocity))
     sizes = [np.linalg.norm(window[:, i : i + 3], axis=1, keepdims=True) for i in starts]
     x = np.concatenate([window, *sizes], 1).astype(np.float64)
+    x = np.repeat(x, 2, 0) if len(x) == 1 else x  # a first frame has not changed yet
     quantiles = np.quantile(x, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
     change = np.abs(np.diff(x, axis=0)).mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):  # a channel that stands still has no correlation: 0 below
-        correlation = np.atleast_2d(np.corrcoef(window.T))[np.triu_indices(window.shape[1], 1)]
+        correlation = np.atleast_2d(np.corrcoef(x[:, : window.shape[1]].T))[np.triu_indices(window.shape[1], 1)]
     moments = [x.mean(0), x.std(0), x.min(0), x.max(0), *quantiles, change]
     found: Features = np.nan_to_num(np.concatenate([*moments, correlation]))
     return found

@@ -46,7 +46,7 @@ def configure(preset: Preset, dataset: Dataset, changes: dict[str, Any]) -> tupl
 
 def _front(dataset: Dataset, changes: dict[str, Any]) -> dict[str, Any]:
     """The front end for a data set of sound, framed already or not."""
-    rate = dataset.rate * dataset.samples
+    rate = dataset.sample_rate
     if changes.get("rate", rate) != rate:
         raise InputError(f"{OF_MODEL}{FRONT}.rate {changes['rate']}: {dataset.name} has {rate:g} Hz. Leave it out")
     hop = dataset.samples if dataset.samples > 1 else changes.get("hop", 0)

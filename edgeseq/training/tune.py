@@ -21,6 +21,7 @@ from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Decision
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.store import load_model
+from edgeseq.training.checks import check_same_recordings
 from edgeseq.training.stage import check_start, choose_split, kept_apart
 
 
@@ -42,7 +43,8 @@ class Tunable:
         """The model of the folder ``source``, with the data it was trained on, or ``data``, split as it was then.
 
         Raises:
-            InputError: unusable data, data of another task or with other labels, an existing target.
+            InputError: unusable data, data of another task or with other labels, other recordings than those of the
+                training where nobody knows who was recorded, an existing target.
         """
         parent = open_folder(source)
         check_start(out, 0, [parent.path], overwrite=overwrite)
@@ -55,6 +57,7 @@ class Tunable:
                 f"{dataset.name} has {dataset.task}s of {', '.join(dataset.labels)} to answer, and {parent.path} "
                 f"answers {manifest.task}s of {', '.join(manifest.labels)}"
             )
+        check_same_recordings(parent, f"the model of {parent.path}", dataset)
         split = choose_split(dataset, test=test, validation=validation)
         named = data or (original.data if original else None)
         return cls(parent, model, split, named, dataset.origin_fingerprint)

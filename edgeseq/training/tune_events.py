@@ -1,8 +1,9 @@
 """``edgeseq tune`` of a model that answers at every frame: the rule that follows changes best, out of a stated grid.
 
-What is counted is in :mod:`edgeseq.events`. The rule is chosen on the validation subjects alone.
+What is counted is in :mod:`edgeseq.events`. The rule is chosen on the validation subjects alone, and replaces the
+present one where it does better there by more than chance does.
 
-T frames, K labels.
+P pieces of streams, from a change to the next.
 """
 
 from __future__ import annotations
@@ -10,22 +11,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseq.data import Dataset
-from edgeseq.decisions import answers
 from edgeseq.errors import BudgetMissed, InputError, Unsupported
-from edgeseq.events import EventScores, Tally, Truth, scores, streams, truths
+from edgeseq.events import EventScores, Tally, scores
 from edgeseq.folder import Folder, open_folder
 from edgeseq.manifest import Decision
-from edgeseq.models.contract import StreamingModel
 from edgeseq.models.threads import threads
-from edgeseq.training.evaluate import logits
+from edgeseq.training.heard import Evidence, Heard, hear
 from edgeseq.training.settings import Settings
 from edgeseq.training.tune import Tunable
 
@@ -36,10 +33,8 @@ LEAVE = (1.0, 0.35, 0.2, 0.1, 0.05)
 DWELL = (0.0, 0.25, 0.5, 1.0, 2.0)
 UNKNOWN = (0.0, 0.4, 0.6)
 
-ORDERS = 5  # in which each subject's recordings are stitched: of few recordings there are few changes
 SHARE = 0.9  # of the changes must be answered within the greatest delay
-STREAMS = 4  # that the model hears together
-ANSWERS = 1 << 27  # that are kept at once, a byte each
+CAUTION = 2.0  # standard errors, by which a rule must do better than the present one to replace it
 METRICS = ("delay_median", "delay_p90", "missed", "false_switches_per_hour", "event_f1", "accuracy_decided")
 
 
@@ -71,7 +66,7 @@ class TunedEvents(msgspec.Struct, frozen=True):
     """The rule that was chosen out of ``tried`` ones, beside the one before.
 
     ``max_delay``: the seconds within which the ``share`` of the changes had to be answered; None where the event F1
-    decided. ``orders``: in how many orders each subject's recordings were stitched; 0 where they hold changes.
+    decided. ``kept``: whether the present rule stays because the best one does not beat it by more than chance does.
     """
 
     before: Rule
@@ -79,54 +74,10 @@ class TunedEvents(msgspec.Struct, frozen=True):
     tried: int
     max_delay: float | None
     share: float
-    orders: int
+    kept: bool
+    chosen_on: Evidence
+    judged_on: Evidence
     trade: Trade
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a model says of streams: the logits (T, K) of each, and what is true of it.
-
-    ``rate`` is in frames per second; what is said of a frame is there ``look_ahead`` frames later. ``orders``: as in
-    :class:`TunedEvents`.
-    """
-
-    logits: Sequence[NDArray[np.float32]]
-    truths: Sequence[Truth]
-    rate: float
-    look_ahead: int
-    orders: int
-
-    def tallies(self, rules: Sequence[Decision]) -> list[Tally]:
-        """What is counted under each of the ``rules``, over all streams."""
-        found = [Tally()] * len(rules)
-        for y, truth in zip(self.logits, self.truths, strict=True):
-            at_once = max(1, ANSWERS // len(truth.y))
-            for first in range(0, len(rules), at_once):
-                said = answers(y, rules[first : first + at_once], self.rate, self.look_ahead)[:, : len(truth.y)]
-                for i, series in enumerate(said, first):
-                    found[i] += truth.tally(series)
-        return found
-
-
-def hear(model: StreamingModel, dataset: Dataset, *, seed: int = 0, orders: int = ORDERS) -> Heard:
-    """What ``model`` says of a data set's streams, from the initial state to the end of each.
-
-    Recordings with one label each are stitched (:func:`edgeseq.events.stitched`), and the model runs through the seams.
-
-    Raises:
-        InputError: the data set has segments to answer.
-    """
-    if dataset.task != "frame":
-        raise InputError(f"{dataset.name} has {dataset.task}s to answer: changes are scored where frames are")
-    heard = streams(dataset, seed, orders)
-    said = logits(model, heard.recordings, batch=STREAMS)
-    return Heard(said, truths(heard), dataset.rate, model.look_ahead, 0 if heard is dataset else orders)
-
-
-def event_scores(heard: Heard, decision: Decision) -> EventScores:
-    """How the rule ``decision`` does on what was heard."""
-    return scores(heard.tallies([decision])[0])
 
 
 def grid() -> list[Decision]:
@@ -147,7 +98,7 @@ def tune(
     out: str | Path,
     *,
     max_delay: float | None = None,
-    share: float = SHARE,
+    share: float | None = None,
     seed: int = 0,
     data: str | None = None,
     overwrite: bool = False,
@@ -155,12 +106,12 @@ def tune(
 ) -> tuple[Folder, TunedEvents]:
     """Write the model of ``source`` with the rule that follows changes best to the folder ``out``.
 
-    See :func:`choose` for ``max_delay`` (seconds) and ``share``; ``seed`` draws the orders in which recordings are
-    stitched.
+    See :func:`choose` for ``max_delay`` (seconds) and ``share``, 0.9 unless given; ``seed`` draws the orders in which
+    recordings are stitched.
 
     Raises:
-        InputError: a delay or a share that makes no sense, unusable data, no change in the validation part, an existing
-            target.
+        InputError: a delay or a share that makes no sense, a share of no delay, unusable data, no change in the
+            validation part, an existing target.
         Unsupported: the model answers bounded segments.
         BudgetMissed: no rule is fast enough.
     """
@@ -175,12 +126,13 @@ def tune(
     with threads(Settings().threads):
         validation = hear(tunable.model, tunable.split.validation, seed=seed)
         test = hear(tunable.model, tunable.split.test, seed=seed)
+    share = SHARE if share is None else share
     tuned = choose(validation, test, parent.manifest.decision, max_delay=max_delay, share=share)
     made = tunable.write(
         out,
         tuned.after.decision,
         {**_others(parent.manifest.metrics), **_metrics(tuned)},
-        {"max_delay": max_delay, "share": share, "seed": seed, "orders": tuned.orders, "tried": tuned.tried},
+        {"max_delay": max_delay, "share": share, "seed": seed, "orders": tuned.chosen_on.orders, "tried": tuned.tried},
         overwrite=overwrite,
     )
     return made, tuned
@@ -195,7 +147,10 @@ def choose(
     within so many seconds, and of equal ones the highest event F1. Without it, the best has the highest event F1 among
     those whose answer is right in no less of the time than the present rule's: an answer that is always one change
     behind would have its hits too, within the second that an event's end allows. Of equal ones it is the fastest: least
-    median delay, then least 90th percentile; of those the present one, or else the first of the grid.
+    median delay, then least 90th percentile; of those the first of the grid.
+
+    The present rule stays, unless it is too slow, where the best does not beat it in what decides (the F1, or the false
+    switches) by more than two standard errors, over the pieces from a change to the next.
 
     Raises:
         InputError: there is no change in ``validation``.
@@ -219,6 +174,8 @@ def choose(
         return (-score.f1, *late) if max_delay is None else (score.false_switches_per_hour, -score.f1, *late)
 
     best = min(fit, key=cost)
+    kept = best != 0 and 0 in fit and not _clearly_better(validation, present, rules[best], max_delay is None)
+    best = 0 if kept else best
     judged = test.tallies([present, rules[best]])
 
     def rule(name: str, i: int, tally: Tally) -> Rule:
@@ -230,9 +187,34 @@ def choose(
         len(rules),
         max_delay,
         share,
-        validation.orders,
+        kept,
+        validation.evidence,
+        test.evidence,
         _trade(times, [score.false_switches_per_hour for score in counted]),
     )
+
+
+def _clearly_better(heard: Heard, present: Decision, other: Decision, by_f1: bool) -> bool:
+    """Whether a rule beats the present one, in F1 or in false switches, by more than its standard error allows.
+
+    The F1 is a ratio of sums over pieces of streams, so its error is that of the sum of each piece's influence on it
+    (the linearised estimator of survey sampling). It is that of these people's changes, and says nothing of others.
+    """
+    old, new = heard.pieces([present, other])  # (P, 3) each
+    if by_f1:
+        (before, pull), (after, push) = (_f1_and_influence(counts) for counts in (old, new))
+        gain, each = after - before, push - pull
+    else:
+        each = old[:, 2] - new[:, 2]
+        gain = float(each.sum())
+    return gain > CAUTION * math.sqrt(len(each) * float(each.var()))
+
+
+def _f1_and_influence(counts: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """The F1 of pieces (P, 3), and what each one adds to it (P,)."""
+    weighed = counts.sum(1)  # (P,) events, answered ones and false switches
+    f1 = 2 * float(counts[:, 1].sum()) / float(weighed.sum())
+    return f1, (2 * counts[:, 1] - f1 * weighed) / weighed.sum()
 
 
 def _trade(times: Sequence[float], false: Sequence[float]) -> Trade:
@@ -247,8 +229,12 @@ def _trade(times: Sequence[float], false: Sequence[float]) -> Trade:
 def _too_slow(times: Sequence[float], share: float, max_delay: float | None) -> str:
     fastest, wanted = min(times), f"{100 * share:g} % of the changes of the validation subjects"
     if math.isinf(fastest):
-        return f"no rule answers {wanted} at all: ask for a smaller share"
-    return f"no rule answers {wanted} within {max_delay:g} s: the fastest needs {fastest:.2f} s"
+        return f"no rule answers {wanted} at all: ask for a smaller --share"
+    enough = math.ceil(100 * fastest - 1e-9) / 100  # as it can be typed
+    return (
+        f"no rule answers {wanted} within {max_delay:g} s: the fastest needs {fastest:.2f} s. "
+        f"Try --max-delay {enough:g}, or a lower --share"
+    )
 
 
 def _metrics(tuned: TunedEvents) -> dict[str, float]:
@@ -277,8 +263,13 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _check_numbers(max_delay: float | None, share: float) -> None:
+def _check_numbers(max_delay: float | None, share: float | None) -> None:
+    if share is not None and max_delay is None:
+        raise InputError(
+            f"a share of {100 * share:g} % of the changes says nothing without the seconds within which they are to be "
+            "answered: pass --max-delay too"
+        )
     if max_delay is not None and not 0 <= max_delay < math.inf:
         raise InputError(f"a greatest delay of {max_delay:g} s: a number, 0 or more, is needed")
-    if not 0 < share <= 1:
+    if share is not None and not 0 < share <= 1:
         raise InputError(f"a share of {100 * share:g} % of the changes: more than 0, and at most 100, is needed")

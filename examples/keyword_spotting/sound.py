@@ -1,5 +1,6 @@
 """Sound from wav files and from a microphone, in hops of the length that a model reads. -1 to 1 is full scale."""
 
+import codecs
 import queue
 import sys
 import wave
@@ -17,28 +18,51 @@ from edgeseq.errors import DeviceUnreachable, InputError, MissingDependency
 Floats = NDArray[np.float32]
 WAITING = 256  # blocks of a microphone that may wait to be heard: seconds
 PATIENCE = 5.0  # seconds without a block after which a microphone is given up
+WIDEST = 4  # bytes of a sample
+HEAD = 4096  # bytes of a file that show whether it is text
 
 
 def read_wav(path: Path) -> tuple[Floats, float]:
     """The samples (N,) of a file of 8, 16, 24 or 32-bit PCM, the mean of its channels, and their rate in Hz.
 
     Raises:
-        InputError: no such file, not such a wav file, or no sample in it.
+        InputError: no such file, not such a wav file, one that was cut off, or no sample in it.
     """
     try:
         with path.open("rb") as file, wave.open(file) as sound:
             width, channels, rate = sound.getsampwidth(), sound.getnchannels(), sound.getframerate()
-            raw = sound.readframes(sound.getnframes())
+            count, raw = sound.getnframes(), sound.readframes(sound.getnframes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (wave.Error, EOFError) as error:
-        reason = str(error) or "it ends too early"
-        mend = f"Make one of it: ffmpeg -i {path} -c:a pcm_s16le word.wav"
-        raise InputError(f"{path} is not a wav file of PCM samples ({reason}). {mend}") from None
-    whole = len(raw) // (width * channels) * width * channels  # a file that was cut off may end inside a sample
-    if not whole or not rate:
+        raise _no_wav(path, str(error) or "it ends too early") from None
+    if width > WIDEST:
+        raise _no_wav(path, f"{8 * width} bits a sample")
+    held = len(raw) // (width * channels)
+    if held != count:
+        raise InputError(f"{path} says {count} samples and holds {held}: it was cut off. Copy it, or record it, anew")
+    if not count or not rate:
         raise InputError(f"{path} holds no sample: record it anew")
-    return _full_scale(raw[:whole], width).reshape(-1, channels).mean(1, dtype=np.float32), float(rate)
+    return _full_scale(raw, width).reshape(-1, channels).mean(1, dtype=np.float32), float(rate)
+
+
+def _no_wav(path: Path, reason: str) -> InputError:
+    """The error for a file that is not read, with what makes it such if it may be sound of another kind."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if _is_text(head):
+        return InputError(f"{path} is {'text, not sound' if head else 'empty'}: name a wav file")
+    mend = f"Copy it again, or make one of it: ffmpeg -i {path} -c:a pcm_s16le word.wav"
+    return InputError(f"{path} is not a wav file of PCM samples ({reason}). {mend}")
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file that begins so is text; also if it is empty."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end inside a letter
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in text and not head.startswith(b"RIFF")
 
 
 def _full_scale(raw: bytes, width: int) -> Floats:
@@ -90,7 +114,7 @@ def microphone(rate: float, device: str | None = None, seconds: float | None = N
         InputError: the device is unknown, or does not open at this rate.
         DeviceUnreachable: it no longer gives sound.
     """
-    sounddevice = _sounddevice()
+    sounddevice = ears()
     blocks: queue.Queue[Floats | None] = queue.Queue(WAITING)
     left = sys.maxsize if seconds is None else round(seconds * rate)
     hear = _Ear(blocks)
@@ -138,7 +162,8 @@ class _NoPortAudio(MissingDependency):
         )
 
 
-def _sounddevice() -> Any:
+def ears() -> Any:
+    """What a microphone is heard with. Raises MissingDependency as :func:`microphone` does."""
     try:
         import sounddevice
     except ModuleNotFoundError:

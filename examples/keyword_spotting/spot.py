@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cutter import LONGEST, Floats, Part, WordCutter, noise_before
-from sound import at_rate, in_hops, microphone, read_wav
+from cutter import Floats, Part, WordCutter, noise_before
+from sound import at_rate, ears, in_hops, microphone, read_wav
 
 import edgeseq
 from edgeseq.data.dataset import SOUND
@@ -28,8 +28,9 @@ SETTLE = 0.5  # seconds in which a microphone's noise is learned
 class Word(NamedTuple):
     """A word at ``start`` seconds of a sound that lasted ``seconds``.
 
-    ``answer``: None of what was not ``whole`` and not answered before that was known. ``used``: seconds of it that the
-    answer took. ``hop_us``: microseconds for a hop, step and decision, the median.
+    ``broken``: why it is no word, "" if it is one. ``answer``: None of what is none and was not answered before that
+    was known. ``used``: seconds of it that the answer took. ``hop_us``: microseconds for a hop, step and decision, the
+    median.
     """
 
     start: float
@@ -37,7 +38,7 @@ class Word(NamedTuple):
     answer: Answer | None
     used: float
     hop_us: float
-    whole: bool
+    broken: str
 
 
 class Spotter:
@@ -63,7 +64,7 @@ class Spotter:
         count = 0
         for hop in hops:
             if hop is None:
-                yield from self._hear(cutter.end()._replace(whole=False), count)
+                yield from self._hear(cutter.lost(), count)
                 continue
             count += 1
             yield from self._hear(cutter(hop), count)
@@ -80,9 +81,9 @@ class Spotter:
             if self._answer is None:
                 self._step(hop)
         if part.ends:
-            if self._answer is None and part.whole:
+            if self._answer is None and not part.broken:
                 self._tell(self._session.conclude())
-            yield self._word(part.whole)
+            yield self._word(part.broken)
 
     def _step(self, hop: Floats) -> None:
         began = time.perf_counter()
@@ -95,10 +96,10 @@ class Spotter:
         self._answer, self._used = answer, self._length
         self._on_answer(self._start / self._rate, answer)
 
-    def _word(self, whole: bool) -> Word:
+    def _word(self, broken: str) -> Word:
         seconds, used = self._length / self._rate, self._used / self._rate
         hop_us = 1e6 * float(np.median(self._times))
-        return Word(self._start / self._rate, seconds, self._answer, used, hop_us, whole)
+        return Word(self._start / self._rate, seconds, self._answer, used, hop_us, broken)
 
 
 def show_answer(start: float, answer: Answer) -> None:
@@ -110,7 +111,7 @@ def show_word(word: Word) -> None:
     if word.answer is None:
         print(f"{word.start:7.2f} s   -        ", end="")
     after = f" after {word.used:.2f} s" if word.answer and word.used < word.seconds else ""
-    ended = f"word of {word.seconds:.2f} s" if word.whole else f"no word: over {LONGEST:g} s, or not all of it came"
+    ended = f"no word: {word.broken}" if word.broken else f"word of {word.seconds:.2f} s"
     print(f"{after}   {ended}, {word.hop_us:.0f} us a hop", flush=True)
 
 
@@ -119,12 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, metavar="WAV", help="recordings, of one word or of many")
     parser.add_argument("--microphone", action="store_true", help="listen, until Ctrl-C")
     parser.add_argument("--device", help="which microphone, of those that python -m sounddevice lists")
-    parser.add_argument("--seconds", type=float, help="listen no longer than that")
+    parser.add_argument("--seconds", type=_duration, help="listen no longer than that")
     parser.add_argument("--model", default="digits", metavar="FOLDER", help="an exported model folder (digits)")
     parser.add_argument("--engine", help="litert, onnxruntime or numpy; the first that works here if not given")
     given = parser.parse_args(arguments)
     if bool(given.files) == given.microphone:
         parser.error("name wav files, or say --microphone")
+    if given.files and (given.device or given.seconds):
+        parser.error("--device and --seconds are of --microphone")
     try:
         spot(given)
     except EdgeseqError as error:
@@ -135,21 +138,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _duration(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
 def spot(given: argparse.Namespace) -> None:
+    sounds = [(file, *read_wav(file)) for file in given.files]
+    if given.microphone:
+        ears()
     session = edgeseq.Session(given.model, given.engine)
     spotter, source = Spotter(session, show_answer), session.manifest.input
     size, rate = source.samples_per_step, source.step_rate
     print(session, flush=True)
     if given.microphone:
         blocks = microphone(source.rate, given.device, given.seconds)
-        for word in spotter.words(in_hops(blocks, size), WordCutter(rate, settle=SETTLE)):
-            show_word(word)
-    for file in given.files:
+        show_words(spotter.words(in_hops(blocks, size), WordCutter(rate, settle=SETTLE)))
+    for file, recorded, recorded_rate in sounds:
         print(file)
-        samples = at_rate(*read_wav(file), source.rate)
+        samples = at_rate(recorded, recorded_rate, source.rate)
         cutter = WordCutter(rate, noise=noise_before(samples, size, rate))
-        for word in spotter.words(in_hops([samples], size), cutter):
-            show_word(word)
+        show_words(spotter.words(in_hops([samples], size), cutter))
+
+
+def show_words(words: Iterable[Word]) -> None:
+    found = False
+    for word in words:
+        show_word(word)
+        found = True
+    if not found:
+        print("   no word found: nothing stands out of the noise for long enough")
 
 
 if __name__ == "__main__":

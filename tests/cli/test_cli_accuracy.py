@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeseq.cli.accuracy import MEASURED, accuracy_notes, evaluate
 from edgeseq.data import Dataset, Recording
-from edgeseq.training.settings import SKIP
+from edgeseq.data.dataset import UNSCORED
 
 RATE, LABELS = 10.0, 3
 
@@ -56,7 +56,7 @@ def dataset(lengths, task, seed):
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), late=st.integers(0, 5), seed=st.integers(0, 99))
 def test_every_frame_after_the_first_seconds_is_counted_with_its_own_answer(lengths, late, seed):
     scores = evaluate(Echo(late), dataset(lengths, "frame", seed))
-    counted = sum(max(0, n - round(SKIP * RATE)) for n in lengths)
+    counted = sum(max(0, n - round(UNSCORED * RATE)) for n in lengths)
     assert scores.frames == counted
     assert not counted or scores.accuracy == 1
 

@@ -13,6 +13,19 @@ from edgeseq.data import datasets
 from edgeseq.folder import MANIFEST_NAME, WEIGHTS_NAME, open_folder, seal
 from edgeseq.program import Builder, Program, Value, cost
 
+KNOWN = {facts.name for facts in datasets()}
+
+
+def test_inspect_says_what_a_step_hears(edgeseq):
+    said = " ".join(edgeseq("inspect", "digits").out.split())
+    assert "sound (full scale), 128 samples (16 ms) a step at 8000 Hz" in said
+    assert "log-mel, of windows of 32 ms every 16 ms: 40 bands from 60 to 4000 Hz in dB, none below -50" in said
+    int8 = open_folder("digits").manifest.precision.weights == "int8"
+    assert ("the front end computes in float32" in said) == int8
+    other = edgeseq("inspect", "har_watch").out
+    assert "log-mel" not in other
+    assert "front end" not in other
+
 
 def test_inspect_shows_states_cost_files_proof_and_lineage(edgeseq, exported):
     done = edgeseq("inspect", exported)
@@ -123,19 +136,25 @@ def test_models_counts_parameters(edgeseq):
 
 
 def test_datasets_show_licence_and_citation(edgeseq):
-    done = edgeseq("datasets")
-    said = " ".join(done.out.split())
     for facts in datasets():
+        said = " ".join(edgeseq("datasets", facts.name).out.split())
         assert f"{facts.name} {facts.summary} shipped {'yes' if facts.shipped else 'no; with its files: '}" in said
-        assert f"--data PATH task {facts.task}:" in said or facts.shipped
-        assert facts.licence in said
-    columns = {
-        line.index(facts.summary[:20])
-        for facts in datasets()
-        for line in done.out.splitlines()
-        if line.startswith(f"{facts.name} ")
-    }
-    assert len(columns) == 1  # they line up
+        assert f"edgeseq train {facts.name} --data PATH" in said or facts.shipped
+        for known in (facts.licence, facts.citation, facts.part, *facts.labels):
+            assert " ".join(known.split()) in said
+        assert ("files under the folder that EDGESEQ_DATA names: " in said) != facts.shipped
+    assert "fsdd/fsdd.npz or fsdd/[0-9]_*_*.wav" in " ".join(edgeseq("datasets", "fsdd").out.split())
+
+
+def test_the_list_of_datasets_has_a_line_each(edgeseq, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    done = edgeseq("datasets")
+    lines = [line for line in done.out.splitlines() if line.split()[:1] and line.split()[0] in KNOWN]
+    assert [line.split()[0] for line in lines] == [facts.name for facts in datasets()]
+    assert "EDGESEQ_DATA=FOLDER" in done.out
+    wrong = edgeseq("datasets", "mnist")
+    assert (wrong.code, "Did you mean 'psmnist' or 'smnist'?" in wrong.err) == (2, True)
+    assert [facts["name"] for facts in edgeseq("datasets", "fsdd", "--json").document["datasets"]] == ["fsdd"]
     assert edgeseq("datasets", "--json").document["datasets"][0]["name"] == datasets()[0].name
 
 

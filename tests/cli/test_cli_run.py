@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from edgeseq.cli.output import Show
 from edgeseq.cli.stream import Played, play
 from edgeseq.data import load
+from edgeseq.data.dataset import UNSCORED
 from edgeseq.devices.session import Session
 from edgeseq.folder import MANIFEST_NAME, open_folder, seal
 from edgeseq.models.store import load_model
 from edgeseq.training.evaluate import evaluate
-from edgeseq.training.settings import SKIP
 
 SHORT = ("--seconds", "0.02", "--paced-seconds", "0.1")
 
@@ -125,7 +125,7 @@ def test_bench_in_json_has_a_row_for_each_folder_and_engine(edgeseq, exported):
         assert row["paced_frames"] == 5
     assert document["provenance"] in ("host", "measured-on-device")
     sources = {row["engine"]: (row["accuracy_source"], row["accuracy_frames"]) for row in document["rows"]}
-    counted = 2 * (1100 - round(SKIP * 50))  # the two recordings of a test subject
+    counted = 2 * (1100 - round(UNSCORED * 50))  # the two recordings of a test subject
     assert sources["litert"] == sources["onnxruntime"] == ("measured", counted)
     assert sources["numpy"] == ("trained", 0)
 
@@ -171,3 +171,16 @@ def test_bench_refuses_what_it_cannot_measure(edgeseq, exported, tmp_path, monke
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err
+
+
+def test_stream_refuses_a_file_before_it_shows_anything(edgeseq, exported, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    for source, model, said in (
+        (tmp_path / "none.csv", exported, "none.csv cannot be read: no such file"),
+        (tmp_path, exported, "cannot be read: it is a folder"),
+        (tmp_path / "a.wav", exported, "reads no sound"),
+        (tmp_path / "a.wav", "digits", "examples/keyword_spotting/spot.py --model "),
+    ):
+        done = edgeseq("stream", model, "--input", source)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from edgeseq.cli.train import parse_settings, read_config
+from edgeseq.cli.output import Show
+from edgeseq.cli.train import _Log, parse_settings, read_config
 from edgeseq.errors import InputError
 from edgeseq.folder import WEIGHTS_NAME, open_folder
 from edgeseq.lineage import trained_on
@@ -274,7 +275,50 @@ def test_data_that_is_not_shipped_is_refused_with_what_to_type(edgeseq, monkeypa
     assert done.code == 2
     for said in ("L2MU-Braille", "licence", "--data PATH", "EDGESEQ_DATA=FOLDER"):
         assert said in done.err
-    assert "shipped no; with its files: edgeseq train braille7" in " ".join(edgeseq("datasets").out.split())
+    said = " ".join(edgeseq("datasets", "braille7").out.split())
+    assert "shipped no; with its files: edgeseq train braille7" in said
+
+
+@pytest.mark.parametrize("how", [("fsddd", "--data", "."), ("fsddd",), ("mnist", "--data", ".")])
+def test_an_unknown_set_is_refused_with_what_may_be_meant(edgeseq, how, tmp_path):
+    done = edgeseq("train", *how, "--out", tmp_path / "m")
+    assert done.code == 2
+    said = "Did you mean 'psmnist' or 'smnist'?" if how[0] == "mnist" else "Did you mean 'fsdd'?"
+    assert f"unknown data set '{how[0]}'. {said}" in done.err
+
+
+def test_a_path_of_other_verbs_is_taken_for_the_set_that_was_trained_on(edgeseq, monkeypatch, tmp_path):
+    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
+    data = braille(tmp_path / "braille7")
+    done = edgeseq("train", "braille7", "--data", data, "--out", tmp_path / "m", *SEGMENTS)
+    assert done.code == 0, done.err
+    moved = data.rename(tmp_path / "elsewhere")
+    gone = edgeseq("quantize", tmp_path / "m", "--out", tmp_path / "q")
+    assert gone.code == 2
+    assert "--data braille7=PATH" in gone.err
+    folder = open_folder(tmp_path / "m")
+    assert trained_on(folder, str(moved)).fingerprint() == folder.manifest.data_stage.data_fingerprint
+    with pytest.raises(InputError, match="pass --data"):
+        trained_on(folder)
+
+
+def test_a_model_that_is_worse_than_one_answer_for_all_is_said_to_be_so(edgeseq, people, tmp_path):
+    tiny = ("--set", "rounds=1", "--set", "steps=1", "--set", "batch=2", "--set", "model.hidden=2")
+    done = edgeseq("train", people, "--out", tmp_path / "m", *tiny)
+    assert done.code == 0, done.err
+    metrics = open_folder(tmp_path / "m").manifest.metrics
+    worse = metrics["test_accuracy"] < metrics["test_majority_share"]
+    said = " ".join((done.out + done.err).split())
+    assert ("worse than always answering" in said) == worse
+
+
+@pytest.mark.parametrize(("accuracy", "weighted"), [(0.4, True), (0.4, False), (0.5, True), (0.7, True)])
+def test_what_is_said_of_a_model_hangs_on_the_majority(accuracy, weighted):
+    log = _Log(Show(True))
+    log._common, log._weighted = "walk", weighted
+    said = log.beaten({"test_accuracy": accuracy, "test_majority_share": 0.5})
+    assert said.startswith("worse than always answering walk (50.0 %): train longer") == (accuracy < 0.5)
+    assert ("class_weights=false" in said) == (accuracy < 0.5 and weighted)
 
 
 def test_recordings_of_tables_are_segments_where_asked(edgeseq, people, tmp_path):

@@ -74,7 +74,7 @@ def test_the_environment_says_where_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGESEQ_DATA", str(tmp_path))
     assert load("braille7").fingerprint() == load(path).fingerprint()
     monkeypatch.setenv("EDGESEQ_DATA", str(tmp_path / "other"))
-    with pytest.raises(InputError, match=r"other: there is no braille7\.npz here"):
+    with pytest.raises(InputError, match=r"other \(EDGESEQ_DATA of the environment\) does not exist"):
         load("braille7")
 
 
@@ -83,7 +83,7 @@ def test_a_place_is_its_file_or_a_folder_around_it(tmp_path):
     path, _ = made(tmp_path / "braille7")
     assert [locate("braille7", place) for place in (tmp_path, tmp_path / "braille7", path)] == [f"braille7={path}"] * 3
     (tmp_path / "b.npz").write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match=r"there is no braille7\.npz here"):
+    with pytest.raises(InputError, match=r"b\.npz: this file is not one of braille7, which are called braille7\.npz"):
         locate("braille7", tmp_path / "b.npz")
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgeseq.data import Dataset, Recording, check
 from edgeseq.data.frames import framed
+from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=5)
@@ -53,6 +54,17 @@ def test_the_rate_and_the_origin_go_along(lengths, samples):
     assert (after.channels, after.units, after.labels, after.official) == (
         *(before.channels, before.units, before.labels, before.official),
     )
+
+
+@given(st.sampled_from([8000.0, 11025.0, 16000.0, 44100.0]), st.integers(1, 400))
+def test_the_rate_of_samples_stays_what_it_was_to_the_last_digit(rate, samples):
+    after = framed(dataclasses.replace(sounds([40]), rate=rate), samples)
+    assert (after.sample_rate, after.rate) == (rate, rate / samples)
+
+
+def test_frames_of_several_samples_come_at_no_other_rate():
+    with pytest.raises(InputError, match="sounds has 30 samples in a frame: it is resampled before"):
+        resampled(framed(sounds([400]), 30), 200.0)
 
 
 def test_framed_data_passes_the_check_that_names_the_channel_of_a_bad_sample():

@@ -83,6 +83,7 @@ def test_a_wav_of_another_form_is_refused_with_what_converts_it(folder, form, sa
     ("name", "content", "said"),
     [
         ("1_bob_7.wav", b"RIFF", "1_bob_7.wav: it cannot be read as a wav file"),
+        ("1_bob_7.wav", b"RIFF", r"\(it ends too early\)"),
         ("1_bob_7.wav", b"", "1_bob_7.wav: it cannot be read as a wav file"),
         ("seven_bob_7.wav", b"", r"seven_bob_7.wav: it is not called \{digit\}_\{speaker\}_\{take\}.wav"),
     ],
@@ -90,6 +91,14 @@ def test_a_wav_of_another_form_is_refused_with_what_converts_it(folder, form, sa
 def test_a_file_that_is_none_of_its_wav_files_is_refused(folder, name, content, said):
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=said):
+        load(f"fsdd={folder}")
+
+
+@pytest.mark.parametrize("left", [2, 3, 79])
+def test_a_wav_that_was_cut_off_is_refused_with_both_counts(folder, left):
+    path = folder / "0_ann_0.wav"
+    path.write_bytes(path.read_bytes()[: 44 + left])
+    with pytest.raises(InputError, match=rf"0_ann_0\.wav: it says 40 samples and holds {left // 2}: it was cut off"):
         load(f"fsdd={folder}")
 
 

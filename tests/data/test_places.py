@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgeseq.data import datasets, load, locate, named
+from edgeseq.data import datasets, load, locate, located, named
 from edgeseq.data.facts import Facts, Known
 from edgeseq.data.sets import REGISTERED
 from edgeseq.errors import InputError
@@ -70,8 +71,9 @@ def test_where_it_is_missing_its_origin_licence_and_command_are_named(known, tmp
         load(facts.name)
     with pytest.raises(InputError, match="there is no ") as said:
         load(f"{facts.name}={tmp_path}")
+    mends = (f"edgeseq train {facts.name} --data PATH", f"--data {facts.name}=PATH", "EDGESEQ_DATA=FOLDER")
     for message in (str(caught.value) for caught in (without, elsewhere, said)):
-        for wanted in (facts.origin, facts.licence, f"edgeseq train {facts.name} --data PATH", "EDGESEQ_DATA=FOLDER"):
+        for wanted in (facts.origin, facts.licence, *mends):
             assert wanted in message
         assert f"FOLDER/{known.folder or facts.name}/{known.forms[0]}" in message
 
@@ -88,7 +90,7 @@ def test_a_set_is_named_by_its_name_and_by_its_place(facts, tmp_path):
     else:
         path = touched(tmp_path, known.forms[0])
         assert locate(facts.name, tmp_path) == f"{facts.name}={path}"
-        assert named(f"{facts.name}={tmp_path}") == facts.name
+        assert named(f"{facts.name}={tmp_path}") == named(f"{facts.name}={tmp_path / 'gone'}") == facts.name
 
 
 def test_the_place_in_a_lineage_is_absolute(tmp_path, monkeypatch):
@@ -101,6 +103,60 @@ def test_a_path_is_not_named(tmp_path):
     for source in (tmp_path, str(tmp_path), tmp_path / "braille7.npz", "a=b", Path("fsdd"), f"spar_watch={tmp_path}"):
         assert named(source) == ""
     assert named(touched(tmp_path, "braille7.npz")) == "braille7"  # as model folders of before have it
+
+
+def test_a_place_that_does_not_exist_is_said_to_be_so_and_who_named_it(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    with pytest.raises(InputError, match=f"^{gone} does not exist"):
+        locate("fsdd", gone)
+    monkeypatch.setenv("EDGESEQ_DATA", str(gone))
+    with pytest.raises(InputError, match=rf"^{gone} \(EDGESEQ_DATA of the environment\) does not exist"):
+        load("fsdd")
+
+
+def test_a_file_of_the_wrong_kind_is_said_to_be_so(tmp_path):
+    with pytest.raises(InputError, match=r"a\.csv: this file is not one of fsdd, which are called fsdd\.npz or "):
+        locate("fsdd", touched(tmp_path, "a.csv"))
+
+
+@pytest.mark.parametrize(("name", "form"), [("ecg5000", "ecg5000_train500.npz"), ("fsdd", "[0-9]_*_*.wav")])
+def test_a_known_set_that_is_named_by_its_path_alone_is_refused_with_its_name(tmp_path, name, form):
+    path = touched(tmp_path, form)
+    place = path if path.suffix == ".npz" else tmp_path
+    said = f"If this is {name}: edgeseq train {name} --data {place}, elsewhere {name}={place}"
+    with pytest.raises(InputError, match=said):
+        load(str(place))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fsddd", "unknown data set 'fsddd'. Did you mean 'fsdd'?"),
+        ("mnist", "unknown data set 'mnist'. Did you mean 'psmnist' or 'smnist'?"),
+        ("geotec", "unknown data set 'geotec'. Did you mean 'geotec_watch'?"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_all_that_may_be_meant(tmp_path, name, said):
+    for refused in (lambda: locate(name, tmp_path), lambda: load(name), lambda: load(f"{name}={tmp_path}")):
+        with pytest.raises(InputError) as caught:
+            refused()
+        assert said in str(caught.value)
+
+
+def test_a_path_is_taken_for_the_set_whose_files_are_there_if_it_was_named_before(tmp_path):
+    path = touched(tmp_path / "fsdd", "fsdd.npz")
+    for place in (tmp_path, path.parent):
+        assert located(str(place), ["braille7", "fsdd"]) == f"fsdd={path}"
+        assert located(str(place), ["braille7"]) == str(place)
+    for source in ("fsdd", f"fsdd={tmp_path}", str(tmp_path / "none"), "spar_watch"):
+        assert located(source, ["fsdd", "spar_watch"]) == source
+
+
+def test_what_is_wrong_with_a_known_set_may_be_its_copy(tmp_path):
+    path = tmp_path / "ecg5000.npz"
+    np.savez(path, x=np.random.default_rng(0).normal(size=(4, 140)), y=np.full(4, 9, np.uint8))
+    with pytest.raises(InputError, match=rf"label index 9 is outside.* Or, if you changed nothing in {path}, copy it"):
+        load(f"ecg5000={path}")
 
 
 def test_a_wrong_name_before_a_place_is_refused_with_the_closest_match(tmp_path):

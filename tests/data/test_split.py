@@ -70,7 +70,7 @@ def test_a_label_that_nobody_has_is_refused_with_another_mend():
     data = dataclasses.replace(subjects(3), labels=("walk", "run", "fly"))
     message = refusal(split_by_subject, data, test=["1"], validation=["2"])
     assert "'fly'" in message
-    assert "remove it from the labels" in message
+    assert "in data of your own, take it out of the labels" in message
 
 
 def test_a_part_that_cannot_be_scored_is_refused():

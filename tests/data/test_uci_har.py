@@ -84,6 +84,23 @@ def test_sensors_of_different_length_are_refused(folder):
         load(f"uci_har={folder}")
 
 
+def test_a_recording_without_any_label_is_named(folder):
+    path = folder / "labels.txt"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("3 ")]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"acc_exp03_user27\.txt: no line of labels\.txt is of experiment 3 and user 27"
+    ):
+        load(f"uci_har={folder}")
+
+
+@pytest.mark.parametrize("last", [119, 120])
+def test_a_span_may_end_with_the_recording_counted_either_way(folder, last):
+    path = folder / "labels.txt"
+    path.write_text(path.read_text(encoding="utf-8") + f"1 1 2 110 {last}\n", encoding="utf-8")
+    assert load(f"uci_har={folder}").recordings[0].y[109:].tolist() == [-1, *[1] * 10]
+
+
 def test_missing_labels_are_named(folder):
     (folder / "labels.txt").unlink()
     with pytest.raises(InputError, match=r"labels\.txt: it cannot be read"):

@@ -82,7 +82,7 @@ def test_nobody_imports_the_room_by_its_folders_name() -> None:
 
 def test_the_room_imports_only_what_a_board_has() -> None:
     allowed = set(sys.stdlib_module_names) | {"numpy", "msgspec", "edgeseq", "onnxruntime"}
-    own = {"errors", "manifest", "folder", "program", "data", "devices", "metrics", "early"}
+    own = {"errors", "manifest", "folder", "program", "data", "devices", "metrics", "early", "decisions"}
     drawn = {"jinja2", "matplotlib"}  # inside functions that make a page, which no board does
     found = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.MULTILINE)
     for file in (ROOT / "devices").rglob("*.py"):

@@ -156,6 +156,12 @@ def test_every_node_says_its_module(captured):
     assert [(node.operator, node.origin) for node in program.nodes] == [("linear", "head.0"), ("tanh", "head.1")]
 
 
+@pytest.mark.parametrize("name", ["modelling", "models", "model_head", "head"])
+def test_a_module_keeps_its_whole_name(captured, name):
+    program = captured(lambda m, x, s: (getattr(m, name)(x), s), **{name: nn.Linear(6, 3)})
+    assert [node.origin for node in program.nodes] == [name]
+
+
 @pytest.mark.parametrize("name", ["relu_0", "x", "y", "state", "next_state", "const_0", "mul_1"])
 def test_a_weight_may_have_any_name(captured, name):
     weight = torch.arange(6.0) + 1

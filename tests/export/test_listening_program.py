@@ -115,6 +115,20 @@ def test_what_the_front_end_costs_is_counted_on_its_part_of_the_program():
     assert found.cost.nodes < whole.nodes
 
 
+def test_a_familys_own_front_is_no_part_of_the_front_end():
+    def lmu(products):
+        torch.manual_seed(0)
+        small = {"channels": [2], "orders": [3], "thetas": [9.0], "hidden": [4], "products": products}
+        return capture(lower(build("lmu", FRONT["hop"], 2, {**small, "front": FRONT}).eval()))
+
+    plain, own = lmu(0), lmu(3)
+    assert front_cost(own).cost == front_cost(plain).cost
+    assert "model.front" in {node.origin for node in own.nodes}
+    assert {node.origin for node in own.nodes} >= {node.origin for node in plain.nodes} >= {"front", "readout"}
+    x = sound(20, FRONT["hop"])
+    assert np.array_equal(streamed(own, x), log_mel(LogMel.of(FRONT), x))
+
+
 def test_a_model_without_a_front_end_has_no_cost_of_one(program):
     assert front_end(program) is None
     assert front_cost(program) is None

@@ -110,6 +110,42 @@ def test_only_a_batch_norm_asks_which_frames_are_there():
     torch.testing.assert_close(normed(BatchNorm(4).double(), x, live), BatchNorm(4).double()(x, live))
 
 
+LOOKING = {"dim": 4, "stages": 2, "order": 3, "theta": 6.0, "blocks": 2}
+DELAYS = {  # calls that a norm's frames wait, by the beginning of its name; of all others three
+    "lmuformer": {"tokenizer.stages.0": 1, "tokenizer.stages.1": 2},
+    "spiking_lmuformer": {"tokenizer.0": 1, "tokenizer.1": 2},
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("family", DELAYS)
+def test_statistics_are_of_the_frames_that_have_come_to_a_norm_by_then(family, causal, monkeypatch):
+    """Of two recordings of 5 and 9 frames, and 3 calls behind them: which frames each norm is told are there."""
+    torch.manual_seed(0)
+    model = build(family, 3, 4, {**LOOKING, "causal": causal}).double().train()
+    names = {id(module): name for name, module in model.named_modules() if isinstance(module, BatchNorm)}
+    told, lengths, calls = {}, torch.tensor([5, 9]), 12
+
+    def counted(self, x):
+        told[names[id(self)]] = told.get(names[id(self)], 0) + len(x.flatten(0, -2))
+        return plain(self, x)
+
+    plain = BatchNorm._normed
+    monkeypatch.setattr(BatchNorm, "_normed", counted)
+    live = (torch.arange(calls)[None] < lengths[:, None]).double()[..., None]
+    delays = {
+        name: next((d for part, d in DELAYS[family].items() if name.startswith(part)), 3) for name in names.values()
+    }
+    state = model.initial_state(2)
+    for call in range(calls):  # one call each, in which so many frames are there
+        told.clear()
+        _, state = model(frames(2, 1, 3, seed=call), state, live[:, call : call + 1])
+        for name, delay in delays.items():
+            frame = call - (0 if causal else delay)
+            assert told.get(name, 0) == int(((frame >= 0) & (frame < lengths)).sum()), (name, call)
+    assert model.look_ahead == (0 if causal else 3)
+
+
 def test_a_folded_norm_is_the_affine_map_that_it_was_in_eval_mode():
     made, x = trained_norm(), frames(3, 7, 4)
     folded = folded_norm(made)

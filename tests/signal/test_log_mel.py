@@ -133,6 +133,9 @@ def test_bins_that_no_filter_reads_are_left_out_and_a_lone_bin_has_a_neighbour()
         ({"hop": "many"}, "Expected `int`, got `str`"),
         ({"hop": 0}, "hop"),
         ({"floor": 0.0}, "floor"),
+        ({"floor": 1e-46}, "floor 1e-46 is no normal number of float32"),  # 0 there, and its logarithm is infinite
+        ({"floor": 1e-39}, "floor 1e-39 is no normal number of float32"),
+        ({"floor": 1e39}, "floor 1e+39 is no normal number of float32"),
         ({"floor": float("inf")}, "finite numbers are needed"),
         ({"rate": float("inf")}, "finite numbers are needed"),
         ({"mel": 40}, "unknown setting of a front end 'mel'. Did you mean 'mels'?"),

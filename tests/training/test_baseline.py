@@ -14,7 +14,7 @@ from edgeseq.data.frames import framed
 from edgeseq.errors import InputError, MissingDependency
 from edgeseq.signal.log_mel import LogMel, for_rate, log_mel
 from edgeseq.training.augment import Triads
-from edgeseq.training.baseline import cepstra, described, features, forest_baseline
+from edgeseq.training.baseline import cepstra, described, features, forest_baseline, majority_baseline
 
 RATE = 20.0
 
@@ -45,12 +45,46 @@ def test_it_answers_every_tenth_of_a_second_after_the_window(channels):
     assert np.sum(plain.confusion) == plain.frames
 
 
+@pytest.mark.parametrize("unscored", [0.0, 0.5, 2.0, 3.0])
+def test_it_is_scored_from_the_same_frame_on_as_models_are(unscored):
+    data = dataclasses.replace(movements(seconds=5.0), unscored=unscored)
+    plain, _ = forest_baseline(split(data))
+    assert plain.frames == 2 * round(10 * (5.0 - unscored))
+    hidden = tuple(  # labels of where models are not scored decide nothing
+        dataclasses.replace(r, y=np.where(np.arange(len(r.y)) < unscored * RATE, -1, r.y).astype(np.int16))
+        for r in data.recordings
+    )
+    assert forest_baseline(split(dataclasses.replace(data, recordings=hidden)))[0] == plain
+
+
 def test_where_less_is_left_unscored_the_window_is_shorter():
     short = dataclasses.replace(movements(seconds=1.9), unscored=0.5)
-    plain, _ = forest_baseline(split(short))
-    assert plain.frames == 2 * 9  # from the second second on
-    assert described(short) == "1 s statistics, 300 trees"
+    assert described(short) == "up to 1 s statistics, 300 trees"
     assert described(movements()) == "2 s statistics, 300 trees"
+    assert described(dataclasses.replace(movements(), unscored=1.0)) == "1 s statistics, 300 trees"
+
+
+def test_the_majority_is_that_of_training_and_counted_where_models_are_scored():
+    def recording(subject, counts):
+        y = np.repeat(np.array([0, 1, 0], np.int16), counts)
+        return Recording(np.zeros((len(y), 1), np.float32), y, subject, subject)
+
+    # Training: 45 frames of 0 and 60 of 1, but of those that are scored 5 and 60; the validation subject is not asked.
+    parts = recording("1", (40, 10, 30)), recording("2", (400, 0, 0)), recording("3", (40, 60, 5))
+    streams = Dataset("some", parts, ("x",), ("V",), RATE, ("a", "b"))
+    found = majority_baseline(split(streams))
+    assert (found.frames, found.accuracy) == (40, 0.25)
+
+
+def test_the_majority_of_segments_counts_each_once():
+    def segment(subject, label, frames):
+        return Recording(np.zeros((frames, 1), np.float32), np.full(frames, label, np.int16), subject, "-")
+
+    of_test = [segment("1", label, 5) for label in (0, 0, 0, 1)]
+    parts = (*of_test, segment("2", 1, 9), segment("3", 0, 5), segment("3", 0, 6), segment("3", 1, 99))
+    words = Dataset("some", parts, ("x",), ("V",), RATE, ("a", "b"), task="segment")
+    found = majority_baseline(split(words))
+    assert (found.frames, found.accuracy) == (4, 0.75)
 
 
 def test_unlabelled_time_is_neither_learned_nor_counted():
@@ -132,6 +166,15 @@ def test_the_first_cepstrum_is_the_sum_of_the_bands_and_a_short_word_fills_all_b
     bands = log_mel(front, np.append(sound, np.zeros(7, np.float32)).reshape(-1, front.hop))
     assert np.allclose(found[:, 0], bands.sum(1)[np.arange(20) // 4], rtol=1e-5)
     assert np.linalg.matrix_rank(found) == 5
+
+
+def test_cepstra_are_the_dct_of_the_bands():
+    fft = pytest.importorskip("scipy.fft")
+    front = LogMel.of(for_rate(8000.0))
+    sound = np.random.default_rng(1).normal(0, 0.1, 20 * front.hop).astype(np.float32)
+    bands = log_mel(front, sound.reshape(-1, front.hop)).astype(np.float64)
+    expected = fft.dct(bands, type=2, axis=1)[:, :13] / 2
+    np.testing.assert_allclose(cepstra(front, sound).reshape(20, 13), expected, atol=1e-6 * np.abs(bands).max())
 
 
 def test_images_are_told_apart_by_their_pixels_and_must_be_of_one_size():

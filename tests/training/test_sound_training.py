@@ -228,6 +228,16 @@ def test_sound_of_either_task_is_trained_on_and_read_again(hums, task, tmp_path)
     assert f"session.step(frame)  # {HOP} values" in (folder.path / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_rate_of_samples_is_written_down_as_it_was_and_may_be_said(hums, tmp_path):
+    changes = {**TINY, "rounds": 1, "steps": 1, "model.front.hop": 61, "model.front.rate": RATE}
+    assert RATE / 61 * 61 != RATE
+    folder = train(hums("segment"), tmp_path / "out", preset="gru", changes=changes, **PEOPLE)
+    source = folder.manifest.input
+    assert (source.rate, source.step_rate, folder.manifest.arguments["front"]["rate"]) == (RATE, RATE / 61, RATE)
+    data = trained_on(folder)
+    assert (data.samples, data.rate, data.sample_rate) == (61, source.step_rate, RATE)
+
+
 def test_a_hum_is_learned(hums, tmp_path):
     changes = {**TINY, "rounds": 3, "steps": 20, "batch": 16, "learning_rate": 0.02, "augmentation.tempo": 1.05}
     folder = train(hums("segment"), tmp_path / "out", preset="gru", changes=changes, **PEOPLE)
@@ -275,6 +285,7 @@ def test_a_live_model_that_listens_is_saved_as_its_family_behind_its_front_end(h
         ({"model.front.high": 2500.0}, "are not possible at 4000 Hz"),
         ({"model.front.hop": "x"}, "Expected `int`"),
         ({"model.front.rate": 16000.0}, "model.front.rate 16000.0: segment has 4000 Hz. Leave it out"),
+        ({"model.front.floor": 1e-46}, "floor 1e-46 is no normal number of float32"),
         ({"model.front": 3}, "model.front 3: set its parts, such as model.front.mels"),
     ],
 )

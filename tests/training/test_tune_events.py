@@ -15,10 +15,13 @@ from edgeseq.devices.decide import UNKNOWN, Decider
 from edgeseq.errors import BudgetMissed, InputError
 from edgeseq.events import Truth, score_events
 from edgeseq.manifest import Decision
-from edgeseq.training.tune_events import DWELL, SMOOTHING, Heard, choose, event_scores, grid, hear
+from edgeseq.training.heard import Evidence, Heard, event_scores, hear
+from edgeseq.training.tune_events import DWELL, SMOOTHING, choose, grid
 
 RATE = 20.0
 LABELS = ("a", "b", "c")
+SOME = Evidence(2, 0.1, 16, 0)
+GRID = "edgeseq.training.tune_events.grid"
 
 
 def unsteady(seed: int, *, noise: float, look_ahead: int = 0, streams: int = 2) -> Heard:
@@ -33,7 +36,7 @@ def unsteady(seed: int, *, noise: float, look_ahead: int = 0, streams: int = 2) 
             logits[start : start + 4] += noise * 3 * np.eye(3)[rng.integers(3)]
         said.append(logits.astype(np.float32))
         true.append(Truth.of(labels, RATE))
-    return Heard(said, true, RATE, look_ahead, 0)
+    return Heard(said, true, RATE, look_ahead, SOME)
 
 
 def test_scores_are_those_of_the_decider_frame_by_frame() -> None:
@@ -43,14 +46,14 @@ def test_scores_are_those_of_the_decider_frame_by_frame() -> None:
     for logits, truth in zip(heard.logits, heard.truths, strict=True):
         decide = Decider(rule, LABELS, RATE, heard.look_ahead)
         flushed = [np.zeros(3, np.float32)] * 3 + list(logits)
-        shown = [decide(row).label for row in flushed][: len(logits)]
+        shown = [decide(row).label for row in flushed]
         pairs.append((truth.y, np.array([-1 if label == UNKNOWN else LABELS.index(label) for label in shown])))
     assert event_scores(heard, rule) == score_events(pairs, RATE)
 
 
 def test_a_look_ahead_is_a_part_of_the_delay() -> None:
     heard = unsteady(1, noise=0.0)
-    late = Heard(heard.logits, heard.truths, RATE, 5, 0)
+    late = Heard(heard.logits, heard.truths, RATE, 5, SOME)
     assert event_scores(heard, Decision()).delay_median == 0.0
     assert event_scores(late, Decision()).delay_median == pytest.approx(5 / RATE)
 
@@ -59,7 +62,7 @@ def test_a_look_ahead_is_a_part_of_the_delay() -> None:
 def test_the_choice_is_never_worse_than_the_present_rule_where_it_was_made(seed: int, noise: float) -> None:
     validation, test = unsteady(seed, noise=noise, streams=1), unsteady(seed + 1, noise=noise, streams=1)
     with pytest.MonkeyPatch.context() as patch:  # a few rules do here
-        patch.setattr("edgeseq.training.tune_events.grid", lambda: grid()[::40])
+        patch.setattr(GRID, lambda: grid()[::40])
         found = choose(validation, test, Decision(smoothing=1.0))
     assert found.after.validation.f1 >= found.before.validation.f1
     assert found.after.validation.accuracy >= found.before.validation.accuracy
@@ -112,18 +115,102 @@ def test_a_rule_that_cannot_be_better_stays() -> None:
 
 def test_what_no_rule_can_do_is_refused_with_what_can_be_done() -> None:
     y = np.repeat([0, 1], 100)
-    late = Heard([8 * np.eye(3, dtype=np.float32)[y]], [Truth.of(y, RATE)], RATE, 40, 0)
+    late = Heard([8 * np.eye(3, dtype=np.float32)[y]], [Truth.of(y, RATE)], RATE, 40, SOME)
     with pytest.raises(
-        BudgetMissed, match=r"no rule answers 90 % of the changes .* within 1 s: the fastest needs 2.00 s"
+        BudgetMissed,
+        match=r"no rule answers 90 % of the .* within 1 s: the fastest needs 2.00 s. Try --max-delay 2, or",
     ):
         choose(late, late, Decision(), max_delay=1.0)
-    deaf = Heard([np.zeros((200, 3), np.float32)], late.truths, RATE, 0, 0)
-    with pytest.raises(BudgetMissed, match=r"no rule answers 50 % .* at all: ask for a smaller share"):
+    deaf = Heard([np.zeros((200, 3), np.float32)], late.truths, RATE, 0, SOME)
+    with pytest.raises(BudgetMissed, match=r"no rule answers 50 % .* at all: ask for a smaller --share"):
         choose(deaf, deaf, Decision(), max_delay=1.0, share=0.5)
 
 
+def changing(
+    weak: int, events: int = 20, *, unsure: float = 0.0, false: int = 0, share: float = 0.7, frames: int = 30
+) -> Heard:
+    """A stream of so many changes, each surely answered at once.
+
+    But the first ``weak`` of them by a probability of ``share``, for the first ``unsure`` seconds (0: to their end);
+    and the last ``false`` of them are interrupted, for a frame, by another label.
+    """
+    y = np.repeat(np.arange(events + 1) % 3, frames)
+    p = np.full((len(y), 3), 0.01)
+    p[np.arange(len(y)), y] = 0.98
+    for event in range(1, weak + 1):
+        lasting = round(unsure * RATE) if unsure else frames
+        for t in range(event * frames, event * frames + lasting):
+            p[t] = (1 - share) / 2
+            p[t, y[t]] = share
+    for event in range(events - false, events):
+        t = event * frames + 25
+        p[t] = np.eye(3)[(y[t] + 1) % 3] * 0.97 + 0.01
+    return Heard([np.log(p).astype(np.float32)], [Truth.of(y, RATE)], RATE, 0, SOME)
+
+
+def test_of_equal_rules_the_one_with_the_least_median_delay_is_chosen(monkeypatch) -> None:
+    heard, slow, fast = changing(0), Decision(smoothing=0.5), Decision(smoothing=0.25)
+    monkeypatch.setattr(GRID, lambda: [slow, fast])
+    deaf = Decision(enter=0.99)
+    found = choose(heard, heard, deaf)
+    assert event_scores(heard, slow).f1 == event_scores(heard, fast).f1 == 1.0
+    assert found.after.decision == fast
+    assert choose(heard, heard, deaf, max_delay=2.0).after.decision == fast
+
+
+def test_of_rules_with_one_median_the_one_with_the_least_90th_percentile_is_chosen(monkeypatch) -> None:
+    heard, slow, fast = changing(4, unsure=0.25), Decision(enter=0.9), Decision(enter=0.5)
+    monkeypatch.setattr(GRID, lambda: [slow, fast])
+    found = choose(heard, heard, Decision(enter=0.99))
+    one, other = event_scores(heard, slow), event_scores(heard, fast)
+    assert (one.f1, one.delay_median) == (other.f1, other.delay_median) == (1.0, 0.0)
+    assert one.delay_p90 > other.delay_p90
+    assert found.after.decision == fast
+
+
+@pytest.mark.parametrize(("weak", "kept"), [(1, True), (3, True), (12, False)])
+def test_the_present_rule_stays_unless_another_is_better_by_more_than_chance(
+    monkeypatch, weak: int, kept: bool
+) -> None:
+    heard, present, other = changing(weak), Decision(enter=0.9), Decision(enter=0.5)
+    monkeypatch.setattr(GRID, lambda: [other])
+    found = choose(heard, heard, present)
+    assert event_scores(heard, present).f1 < event_scores(heard, other).f1
+    assert (found.kept, found.after.decision) == (kept, present if kept else other)
+
+
+@pytest.mark.parametrize(("false", "kept"), [(1, True), (12, False)])
+def test_with_a_greatest_delay_it_stays_where_its_false_switches_may_be_chance(monkeypatch, false, kept) -> None:
+    heard, present, other = changing(0, false=false), Decision(), Decision(smoothing=0.25)
+    monkeypatch.setattr(GRID, lambda: [other])
+    found = choose(heard, heard, present, max_delay=1.0)
+    assert event_scores(heard, other).false_switches_per_hour == 0
+    assert (found.kept, found.after.decision) == (kept, present if kept else other)
+
+
+def test_a_present_rule_that_is_too_slow_does_not_stay(monkeypatch) -> None:
+    heard, slow, fast = changing(0), Decision(dwell=1.0, smoothing=1.0), Decision(smoothing=0.1)
+    monkeypatch.setattr(GRID, lambda: [fast])
+    found = choose(heard, heard, slow, max_delay=0.3)
+    assert (found.kept, found.after.decision) == (False, fast)
+
+
+def test_an_answer_whose_probability_is_exactly_leave_is_left() -> None:
+    rows = np.array([[-40, 40], [0, 0], [0, 0]], np.float32)  # the second label, then both by 0.5 exactly
+    for leave, said in ((0.5, [1, 0, 0]), (0.499, [1, 1, 1])):
+        rule = Decision(leave=leave)
+        decide = Decider(rule, LABELS[:2], RATE)
+        assert answers(rows, [rule], RATE)[0].tolist() == said
+        assert [LABELS.index(decide(row).label) for row in rows] == said
+
+
+@pytest.mark.parametrize(("changes", "few"), [(99, True), (100, False)])
+def test_fewer_than_a_hundred_changes_are_few(changes: int, few: bool) -> None:
+    assert Evidence(3, 1.0, changes, 0).few == few
+
+
 def test_without_a_change_nothing_is_chosen() -> None:
-    still = Heard([np.zeros((40, 3), np.float32)], [Truth.of(np.zeros(40, np.int64), RATE)], RATE, 0, 0)
+    still = Heard([np.zeros((40, 3), np.float32)], [Truth.of(np.zeros(40, np.int64), RATE)], RATE, 0, SOME)
     with pytest.raises(InputError, match="no label changes in what the validation subjects did"):
         choose(still, still, Decision())
 
@@ -159,7 +246,7 @@ def dataset(changing: bool, task: str = "frame") -> Dataset:
 def test_a_model_runs_through_the_seams_of_stitched_recordings(window, look_ahead: int) -> None:
     model, data = window(look_ahead, outputs=3), dataset(changing=False)
     heard = hear(model, data, seed=4, orders=2)
-    assert heard.orders == 2
+    assert heard.evidence == Evidence(2, pytest.approx(6 * 40 / RATE / 3600), 6, 2)  # each recording once
     assert [len(truth.y) for truth in heard.truths] == [120] * 4
     frames = {tuple(row): i for i, row in enumerate(np.concatenate([r.x for r in data.recordings]).tolist())}
     for y, truth, subject in zip(heard.logits, heard.truths, ("s1", "s1", "s2", "s2"), strict=True):
@@ -177,7 +264,7 @@ def test_a_model_runs_through_the_seams_of_stitched_recordings(window, look_ahea
 
 def test_recordings_with_changes_are_heard_as_they_are(window) -> None:
     heard = hear(window(0, outputs=3), dataset(changing=True), orders=3)
-    assert heard.orders == 0
+    assert heard.evidence == Evidence(2, pytest.approx(6 * 40 / RATE / 3600), 6, 0)
     assert [len(y) for y in heard.logits] == [40] * 6
 
 

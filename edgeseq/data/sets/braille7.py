@@ -82,6 +82,10 @@ BRAILLE7 = Known(
             "github.com/neuromorphic-polito/L2MU-Braille, data/braille_splitted/ds_val_0.pt to ds_val_9.pt, "
             "merged without duplicates"
         ),
+        part=(
+            "all but the origin's test split. One file is read, braille7.npz with the keys bits, shape, y and labels "
+            "(edgeseq/data/sets/braille7.py describes them), and no .pt file"
+        ),
         task="segment",
         shipped=False,
     ),

@@ -119,6 +119,7 @@ ECG5000 = Known(
             "and PhysioNet. Circulation 101(23), 2000."
         ),
         origin="UCR Time Series Classification Archive, ECG5000_TRAIN and ECG5000_TEST as .ts, .txt or .tsv",
+        part="its training part alone, ECG5000_TRAIN",
         task="segment",
         shipped=False,
     ),

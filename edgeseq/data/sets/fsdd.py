@@ -28,7 +28,7 @@ def read_fsdd(path: Path) -> Dataset:
     A wav file is called ``{digit}_{speaker}_{take}.wav``. The subjects are who speaks.
     Raises:
         InputError: a key is missing or does not fit the others; a wav that is called otherwise, cannot be read, is
-            empty, or is not mono, 16 bit, 8000 Hz.
+            empty or cut off, or is not mono, 16 bit, 8000 Hz.
     """
     words, rate = (_of_folder(path), RATE) if path.is_dir() else _of_npz(path)
     return Dataset(path.stem, words, ("sound",), (SOUND,), float(rate), LABELS, task="segment")
@@ -71,17 +71,20 @@ def _samples(path: Path) -> npt.NDArray[np.int16]:
     try:
         with wave.open(str(path), "rb") as sound:
             form = sound.getnchannels(), 8 * sound.getsampwidth(), sound.getframerate()
-            said = sound.readframes(sound.getnframes())
+            count, said = sound.getnframes(), sound.readframes(sound.getnframes())
     except (wave.Error, EOFError, OSError) as error:
-        raise InputError(f"{path}: it cannot be read as a wav file ({error}). Copy it again.") from None
+        reason = str(error) or "it ends too early"
+        raise InputError(f"{path}: it cannot be read as a wav file ({reason}). Copy it again.") from None
     if form != (1, 16, RATE):
         raise InputError(
             f"{path}: {form[0]} channel(s) of {form[1]} bit at {form[2]} Hz, and fsdd is mono, 16 bit, {RATE} Hz. "
             f"Convert it: sox {path.name} -c 1 -b 16 -r {RATE} new.wav"
         )
-    if len(said) < 2:
+    if len(said) != 2 * count:
+        raise InputError(f"{path}: it says {count} samples and holds {len(said) // 2}: it was cut off. Copy it again.")
+    if not count:
         raise InputError(f"{path}: it holds no samples. Take it out.")
-    return np.frombuffer(said[: len(said) // 2 * 2], "<i2").astype(np.int16)
+    return np.frombuffer(said, "<i2").astype(np.int16)
 
 
 def _word(x: npt.NDArray[np.int16], digit: int, speaker: str, take: int) -> Recording:
@@ -107,6 +110,7 @@ FSDD = Known(
             "doi:10.5281/zenodo.1342401."
         ),
         origin="github.com/Jakobovski/free-spoken-digit-dataset, recordings/",
+        part="five of its speakers: jackson, lucas, nicolas, theo and yweweler",
         task="segment",
         shipped=False,
     ),

@@ -95,6 +95,9 @@ GEOTEC_WATCH = Known(
             "for human activity recognition. Data in Brief, 2023, 109809, doi:10.1016/j.dib.2023.109809."
         ),
         origin="github.com/GeoTecINIT/sp-sw-har-dataset, DATA/sXX/sXX_YY_sw.csv",
+        part="18 of its people",
+        unscored=UNSCORED,
+        changing=True,
         worn="wrist",
         shipped=False,
     ),

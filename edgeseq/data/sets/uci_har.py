@@ -30,7 +30,7 @@ def read_uci_har(path: Path) -> Dataset:
     Postural transitions, of a few seconds in an hour, count as unlabelled.
     Raises:
         InputError: what :func:`~edgeseq.data.npz.read_npz` refuses; a file that is missing from the folder or is
-            malformed, with its line.
+            malformed, with its line; a recording without a label.
     """
     dataset = _of_folder(path) if path.is_dir() else read_npz(path, ("UNLABELLED", *TRANSITIONS))
     there = set(dataset.subjects)
@@ -47,8 +47,14 @@ def _of_folder(folder: Path) -> Dataset:
             raise InputError(f"{path}: it is not called acc_expNN_userNN.txt. Rename it, or take it out.")
         files[int(named[1]), int(named[2])] = path
     spans = _spans(folder / "labels.txt")
+    for key, path in files.items():
+        if key not in spans:
+            raise InputError(
+                f"{path}: no line of labels.txt is of experiment {key[0]} and user {key[1]}. Copy labels.txt again, or "
+                "take the recording out."
+            )
     recordings = tuple(
-        Recording(x := _frames(path), _labels(folder, spans.get(key, []), len(x)), str(key[1]), path.name)
+        Recording(x := _frames(path), _labels(folder, spans[key], len(x)), str(key[1]), path.name)
         for key, path in sorted(files.items())
     )
     return Dataset(folder.name, recordings, CHANNELS, UNITS, RATE, LABELS)
@@ -86,7 +92,10 @@ def _spans(path: Path) -> dict[tuple[int, int], list[Span]]:
 
 
 def _labels(folder: Path, spans: list[Span], count: int) -> npt.NDArray[np.int16]:
-    """(count,) of spans that include their last sample, counted from 0 as the windows of others are."""
+    """(count,) of spans that include their last sample, counted from 0 as the windows of others are.
+
+    A span that ends at ``count`` ends with the recording: whoever wrote it counted from 1.
+    """
     y = np.full(count, IGNORED, np.int16)
     for activity, first, last, row in spans:
         if last > count:
@@ -117,6 +126,8 @@ UCI_HAR = Known(
             "Using Smartphones. Neurocomputing 171, 2016."
         ),
         origin="UCI Machine Learning Repository, data set 341 (HAPT), RawData/",
+        part="25 of its 30 people, of whom four are official test subjects",
+        changing=True,
         worn="waist",
         shipped=False,
     ),

@@ -111,6 +111,7 @@ WISDM_WATCH = Known(
             "Living. IEEE Access 7, 2019, 133190-133202."
         ),
         origin="UCI Machine Learning Repository, data set 507, wisdm-dataset/raw/watch/accel/",
+        part="43 of its people, two minutes of each activity",
         worn="wrist",
         shipped=False,
     ),

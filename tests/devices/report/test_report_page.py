@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 import pytest
 from msgspec.structs import replace
 
+from edgeseq.devices.report.changes import changes
 from edgeseq.devices.report.markdown import escape, markdown
 from edgeseq.devices.report.page import confusion, page, unbroken
 from edgeseq.errors import MissingDependency
+from edgeseq.manifest import Decision
 from edgeseq.metrics import Scores
 
 EVIL = "<script>alert('x')</script>"
@@ -109,6 +111,36 @@ def test_a_confusion_matrix_has_shares_of_each_true_label_and_their_counts(make_
     content = page(make_report(model))
     assert 'title="walking answered run: 10 of 40 frames, 25.0 %">25</td>' in content
     assert "| walking | 75 | 25 | 40 |" in markdown(make_report(model))
+
+
+def test_of_segments_a_confusion_matrix_counts_segments(make_report, make_model, make_row):
+    counted = Scores(0.7, 0.7, 40, ((30, 10), (0, 0)))
+    made = make_report(make_model(task="segment", engines=(make_row(scores=counted),)))
+    content = page(made)
+    assert 'title="walk answered run: 10 of 40 segments, 25.0 %"' in content
+    assert '<th scope="col" class="n">segments</th>' in content
+    assert "percent of its segments by the answer they got" in content
+    assert "| true | walk | run | segments |" in markdown(made)
+    assert "percent of each true label’s segments:" in markdown(made)
+
+
+def test_a_tuned_model_stands_with_its_event_scores_before_and_after(make_report, make_model):
+    names = ("delay_median", "delay_p90", "missed", "false_switches_per_hour", "event_f1", "accuracy_decided")
+    after, before = (0.16, 0.5, 0.125, 40.0, 0.9, 0.75), (1.25, 2.5, 0.25, 10.0, 0.6, 0.875)
+    metrics = {f"test_{name}": value for name, value in zip(names, after, strict=True)}
+    metrics |= {f"test_{name}_before": value for name, value in zip(names, before, strict=True)}
+    plain = make_model()
+    tuned = make_model("tuned", "e", metrics={**plain.metrics, **metrics}, decision=Decision(0.25, enter=0.6))
+    made = make_report(plain, tuned)
+    assert changes(made).rows == (
+        ("tuned", "before", "1.25", "2.50", "25.0", "10.0", "0.600", "87.5"),
+        ("tuned", "tuned", "0.16", "0.50", "12.5", "40.0", "0.900", "75.0"),
+    )
+    for content in (page(made), markdown(made)):
+        assert "tuned answers by smoothing 0.25 s, enter 0.6, dwell 0 s." in content.replace("\u00a0", " ")
+        assert "0.600" in content
+    assert "How it follows changes" in page(made)
+    assert "follows changes" not in page(make_report(plain))
 
 
 def test_what_is_missing_is_said_on_both_pages(make_report, make_model, make_row):
