@@ -27,6 +27,7 @@ from edgeseq.training.evaluate import smooth
 
 WINDOW = 2.0  # seconds that one answer is made from, at most
 SHORTER = 1.0  # where there are less that are not scored
+SILENCE = 1e-10  # the power that cepstra are cut off at, librosa's own: a forest can tell quiet speakers by it
 HOP = {"train": 1.0, "test": 0.1}  # seconds between windows
 TREES = 300
 TREES_OF_PIXELS = 60  # 300 would take ten minutes for the 60,000 digits, and tell no more than a point more
@@ -152,7 +153,7 @@ def _segments(recordings: Sequence[Recording], form: Dataset, hop: float) -> Ite
 
 def _words(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iterator[tuple[Features, Labels]]:
     """As :func:`_segments`, of sound: the mean cepstra of its twentieths."""
-    front = LogMel.of(for_rate(form.rate * form.samples))
+    front = LogMel.of({**for_rate(form.sample_rate), "floor": SILENCE})
     for recording in recordings:
         sound = recording.x.reshape(-1, len(form.channels))  # (samples, C)
         yield np.concatenate([cepstra(front, channel) for channel in sound.T])[None], recording.y[:1]
