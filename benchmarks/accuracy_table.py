@@ -110,12 +110,12 @@ def by_fold(own: Sequence[Row], wanted: Wanted) -> str:
 
 
 def there(own: Sequence[Row], wanted: Wanted) -> str:
-    """Folds × seeds, 1 × seeds of an official split; where runs are missing, how many there are: "7 of 5 × 3"."""
+    """Folds × seeds, 1 × seeds of an official split; where runs are missing, how many there are: "7 of 15 (5 × 3)"."""
     folds, seeds = {row.fold for row in own}, {row.seed for row in own}
     asked = [(fold, seed) for fold in wanted.folds for seed in range(wanted.seeds)]
     done = len({(row.fold, row.seed) for row in own} & set(asked))
     if done < len(asked):
-        return f"{done} of {len(wanted.folds)} × {wanted.seeds}"
+        return f"{done} of {len(asked)} ({len(wanted.folds)} × {wanted.seeds})"
     return f"{len(folds)} × {len(seeds)}"
 
 

@@ -143,7 +143,7 @@ def test_what_is_not_there_yet_is_said_in_the_table(benchmark):
     folds = (0, 1, 2, 3, 4)
     lines = [wanted(benchmark, "gru", folds), wanted(benchmark, "lmu", folds, 3)]
     shown = benchmark.table(rows, "data", lines).splitlines()
-    assert shown[2] == "| gru | 9 | 2 of 5 × 1 | 50.0 ± 0.0 | 50.0 ± 0.0 | 60.0 ± 0.0 | 50 50 |"
+    assert shown[2] == "| gru | 9 | 2 of 5 (5 × 1) | 50.0 ± 0.0 | 50.0 ± 0.0 | 60.0 ± 0.0 | 50 50 |"
     assert shown[3:] == ["", "Not run yet: lmu (5 × 3)."]
     assert benchmark.table([], "data", lines) == "Not run yet: gru (5 × 1), lmu (5 × 3)."
 
@@ -354,7 +354,7 @@ def test_of_data_that_are_not_here_the_rows_and_the_plan_are_shown(benchmark, mo
     benchmark.write([row(benchmark, "lmu", data="fsdd", task="segment")], tmp_path / "rows.json")
     said = "--data", "fsdd", "--out", tmp_path / "rows.json"
     out, error, code = ended(benchmark, monkeypatch, capsys, *said, "--table")
-    assert "| lmu | 9 | 1 of 5 × 3 |" in out
+    assert "| lmu | 9 | 1 of 15 (5 × 3) |" in out
     assert "Not run yet: s4d (5 × 1)" in out
     assert (error, code) == ("", 0)
     _, error, code = ended(benchmark, monkeypatch, capsys, *said)
@@ -373,7 +373,7 @@ def test_a_program_says_what_it_ran_and_fails_with_a_run(benchmark, source, monk
     assert "out of time: it may take 60 s" in error
     assert code == 0
     out, error, code = ended(benchmark, monkeypatch, capsys, *said)
-    assert "| majority |  | 1 of 5 × 1 | 60.0 | 37.5 |" in out
+    assert "| majority |  | 1 of 5 (5 × 1) | 60.0 | 37.5 |" in out
     assert code == 0
     monkeypatch.setattr(benchmark, "run_baseline", lambda task: 1 / 0)
     _, error, code = ended(benchmark, monkeypatch, capsys, *said[:-4], "--folds", 1, "--out", tmp_path / "rows.json")
