@@ -107,11 +107,16 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Precision(msgspec.Struct, frozen=True):
-    """Number formats of weights, activations and carried state."""
+    """Number formats of weights, activations, carried state, and the memory (an LMU's A and B, the Ā of S4D).
+
+    ``weights`` are of linear maps: float32, or int8 or int4 with activations of int8. Weights of fewer bits that are
+    computed with as floats (quantized distillation) are float32 here, and of their true size in weights.packed.
+    """
 
     weights: str = "float32"
     activations: str = "float32"
     state: str = "float32"
+    memory: str = "float32"
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -172,7 +177,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """manifest.json of a model folder. ``files``: sha256 of every file beside it; ``digest``: of its own content.
 
     ``parameters`` is the number of trained numbers (not in folders of before it was written); ``facts`` is what the
-    family says of the model beside its sizes, such as the properties of its wiring.
+    family says of the model beside its sizes, such as the properties of its wiring. ``pruned`` names the linear maps
+    that weights were taken out of: those that are 0 do not exist, and stay so in whatever comes next.
     """
 
     format: int = FORMAT_VERSION
@@ -187,6 +193,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision = Decision()
     reset: str = "at the start of a recording, and after a gap in the samples; never on a timer"
     precision: Precision = Precision()
+    pruned: tuple[str, ...] = ()
     split: dict[str, tuple[str, ...]] = {}
     metrics: dict[str, float] = {}
     parameters: int | None = None

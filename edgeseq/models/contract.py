@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,40 @@ class Projection:
     rectified: bool = False
     follows: str = ""
     reads: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the units of a :class:`Width` stand in the tensor ``name`` of :meth:`StreamingModel.whole`.
+
+    Along ``axis``, from index ``start`` on, unit i of lane l in run r takes the ``each`` indices from
+    start + ((r · lanes + l) · size + i) · each. The gates of a GRU are three runs, the orders of a memory behind one
+    another for each of its channels as many runs. With ``lane_axis`` the lanes are the indices of that other axis.
+    """
+
+    name: str
+    axis: int
+    start: int = 0
+    each: int = 1
+    runs: int = 1
+    lane_axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Width:
+    """Units that a smaller model may have fewer of, all tensors together: ``size`` of them in each of ``lanes``.
+
+    Lanes keep the same number of units, each its own (the nodes of a wired network, the channels of a state space
+    layer). At least ``least`` remain. ``nested``: only the last ones can go, as of a memory's order. ``constants`` are
+    tensors that hang on the size and are not cut but made anew (A and B of a memory).
+    """
+
+    size: int
+    places: tuple[Place, ...]
+    lanes: int = 1
+    least: int = 1
+    nested: bool = False
+    constants: tuple[str, ...] = ()
 
 
 class Store(nn.Identity):
@@ -95,8 +129,29 @@ class StreamingModel(nn.Module, ABC):
         return ()
 
     def masks(self) -> Mapping[str, Tensor]:
-        """By name of a linear map, which of its weights ``(out, in)`` exist (bool); the others are 0 and stay so."""
+        """By name of a linear map, which of its weights ``(out, in)`` exist (bool); the others are 0 and stay so.
+
+        Those that were pruned (:func:`set_mask`), and those that a family never had.
+        """
+        return {
+            name: mask for name, module in self.named_modules() if (mask := getattr(module, "mask", None)) is not None
+        }
+
+    def widths(self) -> dict[str, Width]:
+        """What structured pruning may make narrower, by name; nothing of a family that does not say."""
         return {}
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The arguments that change for a model whose :meth:`widths` have these ``sizes``, all of them given."""
+        raise Unsupported(f"{type(self).__name__} names no widths: nothing of it can be made narrower")
+
+    def whole(self) -> State:
+        """Parameters and buffers by name, as :class:`Place` has them: a map that is kept in parts as one matrix."""
+        return dict(self.state_dict())
+
+    def take(self, tensors: State) -> None:
+        """Take over what :meth:`whole` of a model of the same arguments gave."""
+        self.load_state_dict(tensors)
 
     def counts(self) -> tuple[str, ...]:
         """Names of states that count, sum or say yes or no: they are kept as they are at every state precision."""
@@ -122,7 +177,15 @@ class StreamingModel(nn.Module, ABC):
         return {}
 
     def constrain(self) -> None:
-        """Bring parameters, in place, back to where they mean something: called after each step of the optimizer."""
+        """Bring parameters, in place, back to where they mean something: called after each step of the optimizer.
+
+        A family that overrides it calls this one too, which sets pruned weights to 0.
+        """
+        for module in self.modules():
+            mask = getattr(module, "mask", None)
+            if mask is not None:
+                with torch.no_grad():
+                    weight_of(module).mul_(mask)
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -250,6 +313,20 @@ def fixed(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     """A linear map for a loop over frames: what it would compute of its weights at every call is computed once."""
     prepare: Callable[[], Callable[[Tensor], Tensor]] | None = getattr(layer, "fixed", None)
     return prepare() if prepare else layer
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weights ``(out, in)`` that are trained, of a linear map that is quantized or not."""
+    return cast(Tensor, getattr(layer, "linear", layer).weight)
+
+
+@torch.no_grad()
+def set_mask(layer: nn.Module, mask: Tensor) -> None:
+    """Prune the linear map ``layer`` to the weights where ``mask (out, in)`` is True, of those that it still has."""
+    weight, had = weight_of(layer), getattr(layer, "mask", None)
+    mask = mask.to(weight.device) if had is None else mask.to(weight.device) & had
+    layer.register_buffer("mask", mask, persistent=False)
+    weight.mul_(mask)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -210,6 +210,7 @@ class L2mu(StreamingModel):
         return tuple(name for name, _ in self.named_parameters() if name.split(".")[-1] in rates)
 
     def constrain(self) -> None:
+        super().constrain()
         for neurons in self.populations().values():
             neurons.project()
 

@@ -104,9 +104,6 @@ class Listening(LookAheadModel):
     def dynamics(self) -> tuple[str, ...]:
         return tuple(INNER + name for name in self.model.dynamics())
 
-    def masks(self) -> Mapping[str, Tensor]:
-        return {INNER + name: mask for name, mask in self.model.masks().items()}
-
     def counts(self) -> tuple[str, ...]:
         return (*(INNER + name for name in self.model.counts()), *([HEARD] if self.front.features.kept else []))
 

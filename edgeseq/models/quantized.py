@@ -24,7 +24,7 @@ from torch.nn.functional import linear
 
 from edgeseq.errors import InputError, MissingDependency, Unsupported
 from edgeseq.manifest import Precision
-from edgeseq.models.contract import Projection, Store, StreamingModel
+from edgeseq.models.contract import Projection, Store, StreamingModel, set_mask
 from edgeseq.program.quantized import HIGHEST, LOWEST
 
 STATE_LIMITS = {"int8": 127, "int16": 32767}
@@ -193,7 +193,10 @@ def with_precision(model: StreamingModel, precision: Precision) -> StreamingMode
 
 def _quantize_projections(model: StreamingModel, projections: Mapping[str, Projection]) -> None:
     for name in projections:
-        model.set_submodule(name, QuantizedLinear(cast(nn.Linear, model.get_submodule(name))))
+        plain = cast(nn.Linear, model.get_submodule(name))
+        model.set_submodule(name, QuantizedLinear(plain))
+        if getattr(plain, "mask", None) is not None:
+            set_mask(model.get_submodule(name), cast(Tensor, plain.mask))
     made = quantized_linears(model)
     for name, projection in projections.items():
         if projection.follows:
@@ -240,11 +243,6 @@ def _stores(model: StreamingModel, kind: str) -> dict[str, Store]:
 def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
     """The quantized linear maps of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
-
-
-def weight_of(layer: nn.Module) -> Tensor:
-    """The weights ``(out, in)`` that are trained, of a linear map that is quantized or not."""
-    return cast(Tensor, layer.linear.weight if isinstance(layer, QuantizedLinear) else layer.weight)
 
 
 def state_grids(model: nn.Module) -> dict[str, StateGrid]:

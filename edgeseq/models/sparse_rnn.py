@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from edgeseq.errors import InputError
 from edgeseq.models.cells import RecurrentStack, stacked_cells
-from edgeseq.models.contract import fixed
+from edgeseq.models.contract import fixed, set_mask
 from edgeseq.models.wiring import draw_wiring, wiring_facts
 
 TILE = 8  # units: a smaller tile has fewer products than one call of a kernel costs
@@ -85,7 +85,7 @@ class BlockSparseLinear(nn.Module):
 
     Rows are ordered by gate, as in torch.nn.GRU: the answer is that of a dense linear map with the same weights and
     zeros elsewhere. Nodes of at least 8 units are tiles of their own. Smaller ones share a tile; what is not wired
-    inside of it is stored as 0, and is in ``masks`` for training to keep so.
+    inside of it is stored as 0, and is the part's ``mask``, for training to keep so.
     """
 
     wired: Tensor
@@ -98,6 +98,10 @@ class BlockSparseLinear(nn.Module):
         units = wiring.repeat_interleave(block, 0).repeat_interleave(block, 1)  # (H, H)
         self.tiles = tiles_of(units, max(1, TILE // block) * block)
         self.parts = nn.ModuleList(nn.Linear(len(tile.columns()), gates * tile.rows) for tile in self.tiles)
+        for part, tile in zip(self.parts, self.tiles, strict=True):
+            wired = units[tile.start : tile.stop, tile.columns()]
+            if not bool(wired.all()):
+                set_mask(part, wired.repeat(gates, 1))
         weights, biases = zip(*map(self._places, self.tiles), strict=True)
         self.register_buffer("wired", units, persistent=False)
         self.register_buffer("positions", torch.cat(weights), persistent=False)
@@ -125,15 +129,6 @@ class BlockSparseLinear(nn.Module):
         bias = biases.new_zeros(self.gates * self.size).scatter(0, self.bias_positions, biases)
         return weight.view(self.gates * self.size, self.size), bias
 
-    def masks(self) -> dict[str, Tensor]:
-        """By part, which weights of it exist (bool, shaped as they are); parts that have all of them are left out."""
-        found = {}
-        for index, tile in enumerate(self.tiles):
-            mask = self.wired[tile.start : tile.stop, tile.columns().to(self.wired.device)]
-            if not bool(mask.all()):
-                found[f"parts.{index}"] = mask.repeat(self.gates, 1)
-        return found
-
     def products(self) -> int:
         """Multiply-accumulates of one call at batch 1: the weights that are stored."""
         return self.gates * sum(tile.rows * len(tile.columns()) for tile in self.tiles)
@@ -156,8 +151,9 @@ class BlockSparseLinear(nn.Module):
         self._clear_absent()
 
     def _clear_absent(self) -> None:
-        for name, mask in self.masks().items():
-            cast(nn.Linear, self.get_submodule(name)).weight.mul_(mask)
+        for part in self.parts:
+            if getattr(part, "mask", None) is not None:
+                cast(nn.Linear, part).weight.mul_(cast(Tensor, part.mask))
 
     def _places(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """Where a tile's weights and biases stand in the dense matrix and bias, both flat."""
@@ -221,13 +217,6 @@ class SparseRnn(RecurrentStack):
         cells = stacked_cells("sparse_rnn", cell, input_size, nodes * block, layers, timescale, recurrent)
         super().__init__(input_size, output_size, cells, dropout)
         self.register_buffer("wiring", wiring)
-
-    def masks(self) -> Mapping[str, Tensor]:
-        return {
-            f"{name}.{part}": mask
-            for name, map_ in self._recurrent_maps().items()
-            for part, mask in map_.masks().items()
-        }
 
     def facts(self) -> Mapping[str, float]:
         """Of the wiring, and of the recurrent maps in all layers.

@@ -293,6 +293,7 @@ class SpikingLmuformer(LookAheadModel):
         return tuple(name for name, _ in self.named_parameters() if name.endswith((".beta", ".threshold")))
 
     def constrain(self) -> None:
+        super().constrain()
         for module in self.modules():
             if isinstance(module, Neurons):
                 module.project()

@@ -21,17 +21,22 @@ from edgeseq.folder import WEIGHTS_NAME, Folder, check_target, new_folder, open_
 from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, StateEntry, state_table
 from edgeseq.models.check import alike, attributes, check_contract, check_states, stepped
-from edgeseq.models.contract import State, StreamingModel, parameter_count
+from edgeseq.models.contract import State, StreamingModel, parameter_count, set_mask, weight_of
 from edgeseq.models.listening import Listening, behind
 from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import FAMILIES, FRONT, build
+from edgeseq.packed import Coded
 
 PARTS = ("train", "validation", "test")
 SHOWN_MISFITS = 3
 
 
-def save_weights(model: StreamingModel, folder: Path) -> None:
-    """Write the model's parameters and buffers as weights.safetensors."""
+def save_weights(model: StreamingModel, folder: Path, coded: Mapping[str, Coded] | None = None) -> None:
+    """Write the model's parameters and buffers as weights.safetensors.
+
+    ``coded``: the tensors that fewer bits say exactly, beside those of the model's own quantized and pruned maps. Where
+    there are any, all tensors are written as weights.packed too, at their true size.
+    """
     # Copies: a quantizer that two layers share stands under both names, and a file has no two names for one tensor.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
     (folder / WEIGHTS_NAME).write_bytes(save(tensors))  # safetensors' own save_file makes files that only we may read
@@ -53,6 +58,9 @@ def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
         raise InputError(
             f"{path} does not hold the weights of a {manifest.family} as the manifest has it: {error}"
         ) from error
+    for name in manifest.pruned:
+        layer = model.get_submodule(name)
+        set_mask(layer, weight_of(layer) != 0)
     model.eval()
     return model
 

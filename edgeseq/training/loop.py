@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy
 
 from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError, Unsupported
-from edgeseq.models.contract import State, StreamingModel
-from edgeseq.models.quantized import QuantizedLinear, weight_of
+from edgeseq.models.contract import State, StreamingModel, weight_of
+from edgeseq.models.quantized import QuantizedLinear
 from edgeseq.training.answers import respond
 from edgeseq.training.batches import Batch, Batches, batches_of, statistics
 from edgeseq.training.denormals import flushed_denormals
@@ -42,6 +42,7 @@ class Round(msgspec.Struct, frozen=True):
     macro_f1: float
 
 
+Schedule = Callable[[StreamingModel, float], None]  # the model, and the share of its training that is done
 Report = Callable[[Round | None, int], None]  # the round that has ended (or None), and the steps done in all
 
 
@@ -116,14 +117,17 @@ def fit(
     *,
     normalize: bool = True,
     objective: Objective | None = None,
+    schedule: Schedule = lambda model, progress: None,
     report: Report = lambda ended, steps: None,
 ) -> list[Round]:
     """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
 
     ``checkpoint`` is a file for the unfinished run, left for the caller to remove; one that was left there by a run of
     the same ``identity`` is taken up. ``normalize`` sets the model's normalization from the training subjects.
-    ``objective`` is :class:`CrossEntropy` if not given. Every round draws from generators made of (seed, round), and
-    nothing is carried from one to the next but the weights, so that a resumed run ends in the same weights.
+    ``objective`` is :class:`CrossEntropy` if not given. ``schedule`` may change the model ahead of each step, as
+    gradual pruning does: by nothing but the share of the training that is done, so that a resumed run goes on alike.
+    Every round draws from generators made of (seed, round), and nothing is carried from one to the next but the
+    weights, so that a resumed run ends in the same weights.
 
     Raises:
         InputError: the loss is not finite, or ``checkpoint`` cannot be read.
@@ -139,7 +143,8 @@ def fit(
     _resume(run, checkpoint, identity)
     for number in range(len(run.history), settings.rounds):
         with flushed_denormals():
-            loss = _round(run, batches, settings, objective, seed, number, report)
+            loss = _round(run, batches, settings, objective, schedule, seed, number, report)
+        run.average.constrain()  # of weights that were pruned on the way it still has a rest
         scores = evaluate(run.average, split.validation)
         if not math.isfinite(loss):
             raise InputError(f"the loss of round {number} is {loss}: lower learning_rate, or look at the data's values")
@@ -167,6 +172,7 @@ def _round(
     batches: Batches,
     settings: Settings,
     objective: Objective,
+    schedule: Schedule,
     seed: int,
     number: int,
     report: Report,
@@ -174,20 +180,20 @@ def _round(
     rng = np.random.default_rng([seed, number])
     torch.manual_seed(int(rng.integers(2**31)))  # dropout
     run.model.train()
-    masks = run.model.masks()
     state: State | None = None
     total = 0.0
     for step, drawn in enumerate(batches.round(rng)):
         batch = drawn.to(settings.device)
         done = number * settings.steps + step
         for group in run.optimizer.param_groups:
-            group["lr"] = group["peak"] * _schedule(done / (settings.rounds * settings.steps))
+            group["lr"] = group["peak"] * _rate(done / (settings.rounds * settings.steps))
+        schedule(run.model, done / (settings.rounds * settings.steps))
         starts = batch.carry.starts(run.model, state) if batch.carry and state is not None else None
         answers, state = respond(run.model, batch, starts)
         loss = objective(answers, batch)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        _mask_gradients(run.model, masks)
+        _mask_gradients(run.model, run.model.masks())
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
         run.optimizer.step()
         run.model.constrain()
@@ -197,7 +203,7 @@ def _round(
     return total / settings.steps
 
 
-def _schedule(progress: float) -> float:
+def _rate(progress: float) -> float:
     """Share of the learning rate: linear over the first tenth, then half a cosine down to a hundredth."""
     return min((progress + 1e-3) / 0.1, 0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import torch
 
-from edgeseq.data import Dataset, Mapping, Split, default_split, load, split_by_subject
+from edgeseq.data import Dataset, Split, default_split, load, split_by_subject
 from edgeseq.data.frames import framed
+from edgeseq.data.mapping import Mapping as Columns
 from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
@@ -22,15 +23,18 @@ from edgeseq.models.contract import StreamingModel, parameter_count
 from edgeseq.models.registry import build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
+from edgeseq.packed import Coded
 from edgeseq.training.checks import check_apart, check_fits, check_lengths, check_task
 from edgeseq.training.configure import OF_MODEL, configure, samples_read
 from edgeseq.training.evaluate import evaluate
-from edgeseq.training.loop import Objective, Report, fit
+from edgeseq.training.loop import Objective, Report, Schedule, fit
 from edgeseq.training.settings import Settings
 
 SMOOTHING = 1.0  # seconds: time constant of the answer that a person sees
 Announce = Callable[[StreamingModel, Split, Settings], None]
 Measure = Callable[[StreamingModel], dict[str, float]]
+Check = Callable[[dict[str, float]], None]
+Finish = Callable[[StreamingModel], Mapping[str, Coded]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,14 @@ class Trainee:
     settings: Settings
     parent: Folder | None
     precision: Precision = field(default_factory=Precision)
+    pruned: tuple[str, ...] = ()
 
 
 def train(
     source: str,
     out: str | Path,
     *,
-    mapping: Mapping | None = None,
+    mapping: Columns | None = None,
     preset: str = "gru",
     seed: int = 0,
     changes: dict[str, Any] | None = None,
@@ -169,8 +174,9 @@ def prepare(
     check_task(model, family, dataset)
     if dataset.task == "frame":
         check_lengths(split, settings, model.look_ahead)
-    precision = parent.manifest.precision if parent else Precision()
-    return Trainee(model, family, arguments, settings, parent, precision)
+    if not parent:
+        return Trainee(model, family, arguments, settings, None)
+    return Trainee(model, family, arguments, settings, parent, parent.manifest.precision, parent.manifest.pruned)
 
 
 def _made_from(stage: Stage) -> str | None:
@@ -187,14 +193,18 @@ def complete(
     *,
     objective: Objective | None = None,
     teachers: Sequence[Folder] = (),
+    schedule: Schedule = lambda model, progress: None,
+    finish: Finish = lambda model: {},
     measure: Measure = lambda model: {},
+    check: Check = lambda metrics: None,
     overwrite: bool = False,
     report: Report = lambda ended, steps: None,
 ) -> Folder:
     """Train, score and write the model folder, with the lineage entry ``entry``; takes up an interrupted run of it.
 
-    What ``measure`` finds of the trained model is written beside its scores. Whom the ``teachers`` have learned from
-    counts as seen.
+    ``objective`` and ``schedule`` are those of :func:`edgeseq.training.loop.fit`. ``finish`` makes of the trained
+    model, in place, what is scored and written, and gives the tensors of it that fewer bits say exactly. The others are
+    those of :func:`write_scored`.
 
     Raises:
         InputError: the loss is not finite, or an interrupted run cannot be read.
@@ -203,8 +213,22 @@ def complete(
     identity = _identity(entry, trainee.arguments, split.subjects())
     model, settings, new = trainee.model, trainee.settings, trainee.parent is None
     with threads(settings.threads):
-        fit(model, split, settings, seed, checkpoint, identity, normalize=new, objective=objective, report=report)
-    folder = write_scored(out, trainee, split, entry, teachers=teachers, measure=measure, overwrite=overwrite)
+        fit(
+            *(model, split, settings, seed, checkpoint, identity),
+            normalize=new,
+            objective=objective,
+            schedule=schedule,
+            report=report,
+        )
+    coded = finish(model)
+    folder = write_scored(
+        *(out, trainee, split, entry),
+        teachers=teachers,
+        coded=coded,
+        measure=measure,
+        check=check,
+        overwrite=overwrite,
+    )
     checkpoint.unlink(missing_ok=True)
     return folder
 
@@ -216,13 +240,21 @@ def write_scored(
     entry: Stage,
     *,
     teachers: Sequence[Folder] = (),
+    coded: Mapping[str, Coded] | None = None,
     measure: Measure = lambda model: {},
+    check: Check = lambda metrics: None,
     overwrite: bool = False,
 ) -> Folder:
-    """Score the model as it is and write its folder; ``teachers`` and ``measure`` as for :func:`complete`."""
+    """Score the model as it is and write its folder.
+
+    Whom the ``teachers`` have learned from counts as seen. What ``measure`` finds of the model is written beside its
+    scores; ``check`` is called with them all, and what it raises leaves no folder behind. ``coded``: see
+    :func:`edgeseq.models.store.save_weights`.
+    """
     model, parent = trainee.model, trainee.parent
     with threads(trainee.settings.threads):
-        found = _metrics(model, split)
+        found = {**_metrics(model, split), **measure(model)}
+    check(found)
     manifest = Manifest(
         name=out.name,
         family=trainee.family,
@@ -233,14 +265,15 @@ def write_scored(
         states=state_entries(model),
         decision=_decision(split.train, parent),
         precision=trainee.precision,
+        pruned=trainee.pruned,
         split=_subjects(split, [*([parent] if parent else []), *teachers]),
-        metrics={**found, **measure(model)},
+        metrics=found,
         parameters=parameter_count(model),
         facts=dict(model.facts()),
         lineage=(*(parent.manifest.lineage if parent else ()), entry),
     )
     with new_folder(out, overwrite=overwrite) as staging:
-        save_weights(model, staging)
+        save_weights(model, staging, coded or {})
         seal(staging, manifest)
     return open_folder(out)
 

@@ -112,7 +112,7 @@ def test_the_manifest_says_what_was_quantized_and_how(floats, tuned, waves):
     assert entry.data_fingerprint == trained_on(parent).fingerprint()
     said = entry.arguments
     assert said["method"] == "qat"
-    assert said["precision"] == {"weights": "int8", "activations": "int8", "state": "int8"}
+    assert said["precision"] == {"weights": "int8", "activations": "int8", "state": "int8", "memory": "float32"}
     assert (said["settings"]["rounds"], said["settings"]["learning_rate"]) == (2, 0.01)
     assert (said["teachers"], said["distillation"]) == ([], None)
 
