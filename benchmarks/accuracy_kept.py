@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from edgeseq.data import Dataset, Split
     from edgeseq.folder import Folder
 
-SMOOTHING = 1.0  # seconds: as training scores
-
 
 class Note(msgspec.Struct, frozen=True):
     """What made a kept folder, as ``NAME.json`` beside it; ``seconds`` of its training, on this ``machine``."""
@@ -132,15 +130,8 @@ def rescored(folder: Folder, task: Task) -> dict[str, float]:
     """The scores of a kept model as they are computed today, by their names in a manifest."""
     from edgeseq.models.store import load_model
     from edgeseq.models.threads import threads
-    from edgeseq.training.evaluate import evaluate
+    from edgeseq.training.stage import part_metrics
 
-    model, found = load_model(folder), {}
     _, split = split_of(task, folder.manifest.input.samples_per_step)
-    kinds = {"": 0.0} if split.test.task == "segment" else {"": 0.0, "_smoothed": SMOOTHING}
     with threads(1):
-        for part, dataset in (("validation", split.validation), ("test", split.test)):
-            for kind, smoothing in kinds.items():
-                scores = evaluate(model, dataset, smoothing=smoothing)
-                found[f"{part}_accuracy{kind}"] = round(scores.accuracy, 6)
-                found[f"{part}_macro_f1{kind}"] = round(scores.macro_f1, 6)
-    return found
+        return part_metrics(load_model(folder), split)

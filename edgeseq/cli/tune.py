@@ -12,15 +12,15 @@ import typer
 from edgeseq.cli.output import Clock, Document, Json, Show, counted, need, not_negative, percent, typed
 from edgeseq.cli.train import next_export
 from edgeseq.cli.tune_events import draw_events, show_events
-from edgeseq.errors import InputError, MissingDependency
+from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from edgeseq.training.early import Rule, Tuned
-    from edgeseq.training.tune_events import TunedEvents
 
+Stage = Callable[..., tuple[Folder, Any]]
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -77,65 +77,46 @@ def tune(
     source = open_folder(folder)
     early = {"drop": drop, "level": level, "earliest": earliest, "hold": hold}
     events = {"max_delay": max_delay, "share": share, "seed": seed}
-    common: dict[str, Any] = {"data": data, "overwrite": overwrite, "trust": trust}
     given = _of_its_task(source, early, events)
-    stage = _tune_segments if source.manifest.task == "segment" else _tune_frames
-    return stage(source, out, given, common, plot, Show(json))
+    for percents in {"drop", "share"} & given.keys():
+        given[percents] /= 100
+    segments, show, clock = source.manifest.task == "segment", Show(json), Clock()
+    stage, shown, drawn = _stage(segments)
+    with show.notes.status("hearing the validation and test subjects, and trying rules on them"):
+        made, tuned = stage(source.path, out, **given, data=data, overwrite=overwrite, trust=trust)
+    shown(show, tuned)
+    if plot is not None:
+        _save(plot, show, lambda figure: drawn(figure, tuned, made.manifest.name))
+    document = show.wrote_folder(made, clock)
+    following = ("stream", made.path) if made.formats else next_export(made)
+    show.next(*following)
+    document |= {**msgspec.to_builtins(tuned), "next": typed(*following)}
+    return {**document, "too_few": tuned.too_few} if segments else document
 
 
 def _of_its_task(source: Folder, early: dict[str, Any], events: dict[str, Any]) -> dict[str, Any]:
     """The options of the model's task that were given; those of the other task are refused."""
     segments = source.manifest.task == "segment"
     ours, others = (early, events) if segments else (events, early)
-    for name in (name for name, value in others.items() if value is not None):
+    wrong = next((name for name, value in others.items() if value is not None), None)
+    if wrong is not None:
         answers = "answers bounded segments" if segments else "answers at every frame of a stream"
-        options = ", ".join(_option(mine) for mine in ours)
-        raise InputError(f"{_option(name)} says nothing of {source.path}, which {answers}: its options are {options}")
+        refused, *options = (f"--{name.replace('_', '-')}" for name in (wrong, *ours))
+        raise InputError(
+            f"{refused} says nothing of {source.path}, which {answers}: its options are {', '.join(options)}"
+        )
     return {name: value for name, value in ours.items() if value is not None}
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _stage(segments: bool) -> tuple[Stage, Callable[[Show, Any], None], Callable[[Figure, Any, str], None]]:
+    """What chooses a rule for segments, or for frames, and what shows and draws the choice."""
+    if segments:
+        from edgeseq.training.early import tune as tune_segments
 
+        return tune_segments, _show, _draw
+    from edgeseq.training.tune_events import tune as tune_frames
 
-def _tune_segments(
-    source: Folder, out: Path, given: dict[str, Any], common: dict[str, Any], plot: Path | None, show: Show
-) -> Document:
-    from edgeseq.training.early import tune as tune_stage
-
-    clock = Clock()
-    if "drop" in given:
-        given["drop"] /= 100
-    with show.notes.status("hearing the validation and test segments"):
-        made, tuned = tune_stage(source.path, out, **given, **common)
-    _show(show, tuned)
-    if plot is not None:
-        _save(plot, show, lambda figure: _draw(figure, tuned, made.manifest.name))
-    return {**_wrote(show, made, clock, tuned), "too_few": tuned.too_few}
-
-
-def _tune_frames(
-    source: Folder, out: Path, given: dict[str, Any], common: dict[str, Any], plot: Path | None, show: Show
-) -> Document:
-    from edgeseq.training.tune_events import tune as tune_stage
-
-    clock = Clock()
-    if "share" in given:
-        given["share"] /= 100
-    with show.notes.status("hearing the validation and test streams, and trying rules on them"):
-        made, tuned = tune_stage(source.path, out, **given, **common)
-    show_events(show, tuned)
-    if plot is not None:
-        _save(plot, show, lambda figure: draw_events(figure, tuned, made.manifest.name))
-    return _wrote(show, made, clock, tuned)
-
-
-def _wrote(show: Show, made: Folder, clock: Clock, tuned: Tuned | TunedEvents) -> Document:
-    """The lines about the new folder, and the document: what was chosen, and what to type next."""
-    document = show.wrote_folder(made, clock)
-    following = ("stream", made.path) if made.formats else next_export(made)
-    show.next(*following)
-    return {**document, **msgspec.to_builtins(tuned), "next": typed(*following)}
+    return tune_frames, show_events, draw_events
 
 
 def _show(show: Show, tuned: Tuned) -> None:
@@ -192,10 +173,8 @@ def _check_plot(file: Path) -> None:
 
 def _save(file: Path, show: Show, draw: Callable[[Figure], None]) -> None:
     """Write the plot that ``draw`` makes."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("matplotlib", "train", "the plot") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     draw(figure)
     try:

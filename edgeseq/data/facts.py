@@ -21,7 +21,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    subjects: int
+    subjects: int = 0
     recordings: int
     frames: int
     minutes: float
@@ -36,7 +36,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "frame"
     unscored: float = UNSCORED
     changing: bool = False
-    shipped: bool = True
+    shipped: bool = False
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def tune(
             f"{parent.path} answers at every frame of an endless stream: an early answer is for models of bounded "
             "segments, with one label each"
         )
-    tunable = Tunable.of(parent.path, out, data=data, overwrite=overwrite, trust=trust)
+    tunable = Tunable.of(parent, out, data=data, overwrite=overwrite, trust=trust)
     model = tunable.model
     if model.look_ahead and not isinstance(model, LookAheadModel):
         raise Unsupported(

@@ -253,7 +253,7 @@ def write_scored(
     """
     model, parent = trainee.model, trainee.parent
     with threads(trainee.settings.threads):
-        found = {**_metrics(model, split), **measure(model)}
+        found = {**part_metrics(model, split), **measure(model)}
     check(found)
     manifest = Manifest(
         name=out.name,
@@ -330,7 +330,7 @@ def _input(model: StreamingModel, dataset: Dataset) -> Input:
     return Input(channels, dataset.sample_rate, statistics, dataset.samples, model.look_ahead)
 
 
-def _metrics(model: StreamingModel, split: Split) -> dict[str, float]:
+def part_metrics(model: StreamingModel, split: Split) -> dict[str, float]:
     """Scores per frame after the first seconds of a recording; ``smoothed`` is the answer under the decision rule.
 
     Of segments, per segment, and as they are answered alone.

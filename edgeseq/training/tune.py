@@ -39,14 +39,13 @@ class Tunable:
     fingerprint: str
 
     @classmethod
-    def of(cls, source: str | Path, out: Path, *, data: str | None, overwrite: bool, trust: bool) -> Tunable:
-        """The model of the folder ``source``, with the data it was trained on, or ``data``, split as it was then.
+    def of(cls, parent: Folder, out: Path, *, data: str | None, overwrite: bool, trust: bool) -> Tunable:
+        """The model of the folder ``parent``, with the data it was trained on, or ``data``, split as it was then.
 
         Raises:
             InputError: unusable data, data of another task or with other labels, other recordings than those of the
                 training where nobody knows who was recorded, an existing target.
         """
-        parent = open_folder(source)
         check_start(out, 0, [parent.path], overwrite=overwrite)
         manifest = parent.manifest
         model = load_model(parent, trust=trust)

@@ -122,7 +122,7 @@ def tune(
             f"{parent.path} answers bounded segments, once each: a rule for changes is for models that answer at every "
             "frame of an endless stream"
         )
-    tunable = Tunable.of(parent.path, out, data=data, overwrite=overwrite, trust=trust)
+    tunable = Tunable.of(parent, out, data=data, overwrite=overwrite, trust=trust)
     with threads(Settings().threads):
         validation = hear(tunable.model, tunable.split.validation, seed=seed)
         test = hear(tunable.model, tunable.split.test, seed=seed)

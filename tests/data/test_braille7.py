@@ -1,44 +1,37 @@
-"""A registered data set that is not shipped: found where the user says, refused with its origin elsewhere."""
+"""Spikes of a fingertip, packed eight to a byte."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeseq.data import Mapping, datasets, load, locate
+from edgeseq.data import load, registered
 from edgeseq.errors import InputError
 
-FACTS = next(facts for facts in datasets() if facts.name == "braille7")
-REAL = Path(__file__).parents[3] / "shared" / "data"
+
+@pytest.fixture
+def made(tmp_path, save_npz):
+    """``made(**changes)``: a file of the same format, and the random spikes in it."""
+
+    def make(**changes):
+        spikes = np.random.default_rng(0).integers(0, 2, (30, 5, 3), np.uint8)
+        arrays = {
+            "bits": np.packbits(spikes.reshape(30, -1), axis=1),
+            "shape": np.array(spikes.shape),
+            "y": np.arange(30, dtype=np.uint8) % 3,
+            "labels": np.array(["A", "E", "I"]),
+        }
+        return save_npz(tmp_path / "braille7.npz", arrays, **changes), spikes
+
+    return make
 
 
-def made(folder, count=30, frames=5, channels=3, **changes):
-    """A file of the same format: random spikes."""
-    spikes = np.random.default_rng(0).integers(0, 2, (count, frames, channels), np.uint8)
-    arrays = {
-        "bits": np.packbits(spikes.reshape(count, -1), axis=1),
-        "shape": np.array(spikes.shape),
-        "y": np.arange(count, dtype=np.uint8) % 3,
-        "labels": np.array(["A", "E", "I"]),
-    } | changes
-    path = folder / "braille7.npz"
-    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
-    return path, spikes
-
-
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch):
-    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
-
-
-def test_its_bits_are_unpacked_to_segments_of_spikes(tmp_path):
-    path, spikes = made(tmp_path)
+def test_its_bits_are_unpacked_to_segments_of_spikes(made):
+    path, spikes = made()
     data = load(path)
     assert (data.name, data.task, data.rate, data.labels) == ("braille7", "segment", 200.0, ("A", "E", "I"))
     assert (data.channels, data.units) == (("taxel1", "taxel2", "taxel3"), ("spike",) * 3)
-    assert data.licence == FACTS.licence
+    assert data.licence == registered("braille7").facts.licence
     assert data.dealt
     np.testing.assert_array_equal(np.stack([r.x for r in data.recordings]), spikes)
     assert [int(r.y[0]) for r in data.recordings] == [k % 3 for k in range(30)]
@@ -55,56 +48,14 @@ def test_its_bits_are_unpacked_to_segments_of_spikes(tmp_path):
         ({"y": np.full(30, 3, np.uint8)}, "label index 3 is outside"),
     ],
 )
-def test_a_file_of_another_format_is_refused(tmp_path, changes, said):
-    path, _ = made(tmp_path, **changes)
+def test_a_file_of_another_format_is_refused(made, changes, said):
+    path, _ = made(**changes)
     with pytest.raises(InputError, match=said):
         load(path)
 
 
-def test_without_its_file_it_says_where_it_is_from_and_what_to_type():
-    with pytest.raises(InputError, match="does not come with edgeseq") as caught:
-        load("braille7")
-    for said in ("L2MU-Braille", "Apache-2.0", "--data PATH", "EDGESEQ_DATA=FOLDER"):
-        assert said in str(caught.value)
-
-
-def test_the_environment_says_where_it_is(tmp_path, monkeypatch):
-    (tmp_path / "braille7").mkdir()
-    path, _ = made(tmp_path / "braille7")
-    monkeypatch.setenv("EDGESEQ_DATA", str(tmp_path))
-    assert load("braille7").fingerprint() == load(path).fingerprint()
-    monkeypatch.setenv("EDGESEQ_DATA", str(tmp_path / "other"))
-    with pytest.raises(InputError, match=r"other \(EDGESEQ_DATA of the environment\) does not exist"):
-        load("braille7")
-
-
-def test_a_place_is_its_file_or_a_folder_around_it(tmp_path):
-    (tmp_path / "braille7").mkdir()
-    path, _ = made(tmp_path / "braille7")
-    assert [locate("braille7", place) for place in (tmp_path, tmp_path / "braille7", path)] == [f"braille7={path}"] * 3
-    (tmp_path / "b.npz").write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match=r"b\.npz: this file is not one of braille7, which are called braille7\.npz"):
-        locate("braille7", tmp_path / "b.npz")
-
-
-@pytest.mark.parametrize("name", ["spar_watch", "own.npz"])
-def test_only_what_is_not_shipped_is_looked_for(tmp_path, name):
-    with pytest.raises(InputError, match=r"leave --data out, which is for .*braille7"):
-        locate(name, tmp_path)
-
-
-def test_it_takes_no_mapping(tmp_path):
-    path, _ = made(tmp_path)
-    with pytest.raises(InputError, match="takes no mapping"):
-        load(path, Mapping(label="y"))
-
-
-@pytest.mark.skipif(not (REAL / "braille7").is_dir(), reason="the data set is not here")
-def test_the_facts_are_those_of_the_file():
-    data = load(locate("braille7", REAL))
-    assert (FACTS.channels, FACTS.labels, FACTS.rate, FACTS.task) == (data.channels, data.labels, data.rate, data.task)
-    assert (FACTS.recordings, FACTS.frames) == (len(data.recordings), data.frames)
-    assert FACTS.minutes == round(data.hours * 60, 1)
+def test_the_real_file_has_its_letters_its_frames_and_its_share_of_spikes(real):
+    data = load(f"braille7={real('braille7')}")
     assert data.label_counts().tolist() == [128, 138, 130, 136, 126, 133, 129]
     assert {r.x.shape for r in data.recordings} == {(256, 12)}
     assert np.mean([r.x.mean() for r in data.recordings]) == pytest.approx(0.23, abs=0.005)

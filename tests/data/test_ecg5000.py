@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,6 @@ from edgeseq.data import default_split, load
 from edgeseq.data.split import OFFICIAL, RULE
 from edgeseq.errors import InputError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "ecg5000"
 TRAIN = (20, 15, 10, 10, 2)  # beats of each label
 TEST = (5, 4, 3, 2, 1)
 
@@ -111,17 +108,15 @@ def test_an_empty_test_file_is_refused(tmp_path):
         ({"y": np.full(57, 5)}, "label index 5 is outside"),
     ],
 )
-def test_a_file_whose_arrays_do_not_fit_is_refused(tmp_path, changes, said):
+def test_a_file_whose_arrays_do_not_fit_is_refused(tmp_path, save_npz, changes, said):
     y, x = beats(TRAIN)
-    arrays = {"x": x, "y": y - 1} | changes
-    np.savez(tmp_path / "ecg5000.npz", **{key: value for key, value in arrays.items() if value is not None})
+    save_npz(tmp_path / "ecg5000.npz", {"x": x, "y": y - 1}, **changes)
     with pytest.raises(InputError, match=said):
         load(f"ecg5000={tmp_path}")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the data set is not here")
-def test_every_fold_of_the_real_beats_trains_on_every_label():
-    data = load(f"ecg5000={REAL}")
+def test_every_fold_of_the_real_beats_trains_on_every_label(real):
+    data = load(f"ecg5000={real('ecg5000')}")
     for fold in range(5):
         split = default_split(data, fold)
         assert split.train.label_counts().all()

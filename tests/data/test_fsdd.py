@@ -35,9 +35,9 @@ def folder(tmp_path):
     return place
 
 
-def arrays(**changes):
+def arrays():
     x = [samples(k) for k in range(len(WORDS))]
-    found = {
+    return {
         "x": np.concatenate(x),
         "offset": np.cumsum([0, *map(len, x)]),
         "digit": np.array([digit for _, digit, _ in WORDS], np.uint8),
@@ -46,7 +46,6 @@ def arrays(**changes):
         "take": np.array([take for *_, take in WORDS], np.uint8),
         "fs": np.array(8000),
     }
-    return {key: value for key, value in (found | changes).items() if value is not None}
 
 
 def test_wav_files_are_words_of_samples_by_speaker(folder):
@@ -59,9 +58,8 @@ def test_wav_files_are_words_of_samples_by_speaker(folder):
         np.testing.assert_array_equal(recording.x[:, 0], samples(k) * FULL_SCALE)
 
 
-def test_both_forms_are_the_same_data(folder, tmp_path):
-    path = tmp_path / "fsdd.npz"
-    np.savez(path, **arrays())
+def test_both_forms_are_the_same_data(folder, tmp_path, save_npz):
+    path = save_npz(tmp_path / "fsdd.npz", arrays())
     assert load(f"fsdd={path}").fingerprint() == load(f"fsdd={folder}").fingerprint()
 
 
@@ -125,8 +123,7 @@ def test_an_empty_folder_is_refused(tmp_path):
         ({"offset": np.array([0, 40, 40, 90, 130, 200])}, "it is empty"),
     ],
 )
-def test_a_file_whose_arrays_do_not_fit_is_refused(tmp_path, changes, said):
-    path = tmp_path / "fsdd.npz"
-    np.savez(path, **arrays(**changes))
+def test_a_file_whose_arrays_do_not_fit_is_refused(tmp_path, save_npz, changes, said):
+    path = save_npz(tmp_path / "fsdd.npz", arrays(), **changes)
     with pytest.raises(InputError, match=said):
         load(f"fsdd={path}")

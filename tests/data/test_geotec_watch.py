@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from edgeseq.data import load
 from edgeseq.data.sets.geotec_watch import LABELS, on_grid
 from edgeseq.errors import InputError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "geotec_watch"
 HEAD = "x_acc,y_acc,z_acc,x_gyro,y_gyro,z_gyro,timestamp,label"
 START = 1657533977810
 
@@ -103,9 +101,9 @@ def test_a_file_with_another_header_or_name_is_refused(folder):
         load(f"geotec_watch={folder}")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the data set is not here")
-def test_what_was_recorded_becomes_our_50_hz_file():
-    raw, made = (np.load(REAL / f"geotec_watch_{kind}.npz") for kind in ("raw", "50hz"))
+def test_what_was_recorded_becomes_our_50_hz_file(real):
+    folder = real("geotec_watch").parent
+    raw, made = (np.load(folder / f"geotec_watch_{kind}.npz") for kind in ("raw", "50hz"))
     x, y, time = raw["x"].astype(np.float32), raw["y"].astype(np.int16), raw["t_ms"] / 1e3
     parts = [on_grid(time[a:b], x[a:b], y[a:b]) for a, b in itertools.pairwise(raw["offset"].tolist())]
     np.testing.assert_array_equal(np.cumsum([0, *(len(frames) for frames, _ in parts)]), made["offset"])

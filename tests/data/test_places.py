@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 
 from edgeseq.data import datasets, load, locate, located, named
-from edgeseq.data.facts import Facts, Known
+from edgeseq.data.facts import Known
 from edgeseq.data.sets import REGISTERED
 from edgeseq.errors import InputError
 
 ABSENT = [known for known in REGISTERED if not known.facts.shipped]
-REAL = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch):
-    monkeypatch.delenv("EDGESEQ_DATA", raising=False)
 
 
 def touched(folder, form):
@@ -50,10 +44,7 @@ def test_a_file_of_another_name_is_not_taken(tmp_path):
 
 
 def test_our_own_file_goes_before_those_of_the_origin(tmp_path):
-    facts = next(facts for facts in datasets() if not facts.shipped)
-    known = Known(
-        Facts(**{name: getattr(facts, name) for name in facts.__struct_fields__}), load, ("a.npz", "s*/*.csv")
-    )
+    known = Known(ABSENT[0].facts, load, ("a.npz", "s*/*.csv"))
     csv = touched(tmp_path, "s1/b.csv")
     assert known.find(tmp_path) == tmp_path
     assert known.find(csv) == tmp_path
@@ -91,6 +82,19 @@ def test_a_set_is_named_by_its_name_and_by_its_place(facts, tmp_path):
         path = touched(tmp_path, known.forms[0])
         assert locate(facts.name, tmp_path) == f"{facts.name}={path}"
         assert named(f"{facts.name}={tmp_path}") == named(f"{facts.name}={tmp_path / 'gone'}") == facts.name
+
+
+def test_a_path_of_ones_own_is_not_looked_for(tmp_path):
+    with pytest.raises(InputError, match=r"own\.npz is found by its own name or path: leave --data out, which is for "):
+        locate("own.npz", tmp_path)
+
+
+def test_the_environment_says_where_the_sets_are(tmp_path, monkeypatch):
+    path = tmp_path / "ecg5000" / "ecg5000.npz"
+    path.parent.mkdir()
+    np.savez(path, x=np.random.default_rng(0).normal(size=(40, 140)), y=np.arange(40) % 5)
+    monkeypatch.setenv("EDGESEQ_DATA", str(tmp_path))
+    assert load("ecg5000").fingerprint() == load(f"ecg5000={path}").fingerprint()
 
 
 def test_the_place_in_a_lineage_is_absolute(tmp_path, monkeypatch):
@@ -162,20 +166,3 @@ def test_what_is_wrong_with_a_known_set_may_be_its_copy(tmp_path):
 def test_a_wrong_name_before_a_place_is_refused_with_the_closest_match(tmp_path):
     with pytest.raises(InputError, match=r"unknown data set 'fsd'\. Did you mean 'fsdd'\?"):
         load(f"fsd={tmp_path}")
-
-
-@pytest.mark.parametrize(
-    "known",
-    [known for known in ABSENT if known.facts.name != "smnist"],  # whose 70,000 digits are those of psmnist
-    ids=lambda known: known.facts.name,
-)
-def test_the_facts_of_what_is_not_shipped_are_those_of_its_data(known):
-    facts = known.facts
-    if known.find(REAL) is None:
-        pytest.skip("the data set is not here")
-    data = load(locate(facts.name, REAL))
-    assert (facts.name, facts.licence, facts.citation) == (data.name, data.licence, data.citation)
-    assert (facts.channels, facts.labels, facts.rate, facts.task) == (data.channels, data.labels, data.rate, data.task)
-    assert (facts.recordings, facts.frames) == (len(data.recordings), data.frames)
-    assert facts.subjects == (0 if data.dealt else len(data.subjects))
-    assert facts.minutes == round(data.hours * 60, 1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from edgeseq.models.contract import StreamingModel
+from edgeseq.models.listening import Listening
 from edgeseq.models.registry import build
 
 INPUTS, OUTPUTS = 3, 4
@@ -104,6 +105,55 @@ def size(request: pytest.FixtureRequest) -> str:
 def argument_sets() -> dict[str, tuple[str, dict[str, Any]]]:
     """The table."""
     return ARGUMENT_SETS
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Any:
+    """``drawn(model, frames)``: frames (B, T, C), no standard normal, and a state that is not zero."""
+
+    def draw(model, frames, batch=2, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        dtype = model.input_mean.dtype
+        x = torch.randn(batch, frames, model.input_size, generator=generator, dtype=dtype)
+        x = 0.3 * x if isinstance(model, Listening) else 2 * x + 0.5
+        state = {}
+        for name, start in model.initial_state(batch).items():
+            state[name] = torch.randn(start.shape, generator=generator, dtype=dtype)
+            if name.endswith("readout.count"):
+                state[name] = state[name].abs().round() + 1
+            if name.split(".")[-1] == "live":  # some frames were there, none before them
+                state[name] = (state[name] > 0).to(dtype).cummax(1).values
+        return x, state
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def assert_equal_runs() -> Any:
+    """``assert_equal_runs((y, state), (y, state), tolerance)``: of the greatest value, where that is more than 1."""
+
+    def check(found, expected, tolerance=1e-9):
+        (y, after), (y_expected, after_expected) = found, expected
+        assert list(after) == list(after_expected)
+        for got, wanted in [(y, y_expected), *((after[name], after_expected[name]) for name in after)]:
+            assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+            assert got.numel() == 0 or (got - wanted).abs().max() <= tolerance * max(1.0, float(wanted.abs().max()))
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def in_chunks() -> Any:
+    """``in_chunks(model, x, state, chunks)``: the answers and the last state of one call after another."""
+
+    def run(model, x, state, chunks):
+        answers = []
+        for part in x.split(chunks, 1):
+            y, state = model(part, state)
+            answers.append(y)
+        return torch.cat(answers, 1), state
+
+    return run
 
 
 @pytest.fixture(scope="session")

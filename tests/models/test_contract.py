@@ -18,36 +18,6 @@ lengths = st.lists(st.integers(1, 40) | st.sampled_from([31, 32, 33, 64, 65]), m
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
-def drawn(model, frames, batch, seed):
-    """Frames (B, T, C) that are no standard normal, and a state that is not zero."""
-    generator = torch.Generator().manual_seed(seed)
-    dtype = model.input_mean.dtype
-    x = 2 * torch.randn(batch, frames, model.input_size, generator=generator, dtype=dtype) + 0.5
-    state = {n: torch.randn(t.shape, generator=generator, dtype=dtype) for n, t in model.initial_state(batch).items()}
-    if "readout.count" in state:
-        state["readout.count"] = state["readout.count"].abs().round() + 1
-    if "live" in state:  # some frames were there, none before them
-        state["live"] = (state["live"] > 0).to(dtype).cummax(1).values
-    return x, state
-
-
-def assert_equal_runs(found, expected, tolerance):
-    (y, after), (y_expected, after_expected) = found, expected
-    assert list(after) == list(after_expected)
-    for got, wanted in [(y, y_expected), *((after[name], after_expected[name]) for name in after)]:
-        assert got.shape == wanted.shape
-        assert got.dtype == wanted.dtype
-        assert (got - wanted).abs().max() <= tolerance * max(1.0, float(wanted.abs().max()))
-
-
-def in_chunks(model, x, state, chunks):
-    answers = []
-    for part in x.split(chunks, 1):
-        y, state = model(part, state)
-        answers.append(y)
-    return torch.cat(answers, 1), state
-
-
 def test_every_family_is_in_the_table(argument_sets):
     assert {family for family, _ in argument_sets.values()} == set(FAMILIES)
 
@@ -56,7 +26,7 @@ def test_every_family_is_in_the_table(argument_sets):
 @few
 @given(chunks=lengths, batch=st.integers(1, 3), seed=st.integers(0, 99))
 def test_chunks_with_carried_state_and_one_forward_and_the_loop_of_step_are_equal(
-    size, make_model, dtype, chunks, batch, seed
+    size, make_model, dtype, chunks, batch, seed, drawn, assert_equal_runs, in_chunks
 ):
     model = make_model(size, dtype)
     x, state = drawn(model, sum(chunks), batch, seed)
@@ -66,7 +36,7 @@ def test_chunks_with_carried_state_and_one_forward_and_the_loop_of_step_are_equa
         assert_equal_runs(in_chunks(model, x, state, chunks), steps, TOLERANCE[dtype])
 
 
-def test_the_state_carried_in_is_used(size, make_model):
+def test_the_state_carried_in_is_used(size, make_model, drawn):
     model = make_model(size)
     x, state = drawn(model, 1, 1, 0)
     with torch.no_grad():
@@ -75,7 +45,7 @@ def test_the_state_carried_in_is_used(size, make_model):
         assert name == "live" or not torch.allclose(after[name], from_start[name]), name
 
 
-def test_without_a_state_forward_begins_at_the_initial_state(size, make_model):
+def test_without_a_state_forward_begins_at_the_initial_state(size, make_model, drawn, assert_equal_runs):
     model = make_model(size)
     x, _ = drawn(model, 20, 2, 0)
     with torch.no_grad():
@@ -83,7 +53,7 @@ def test_without_a_state_forward_begins_at_the_initial_state(size, make_model):
         assert_equal_runs(model(x), model.run_steps(x), 1e-9)
 
 
-def test_shapes_are_the_contracts(size, make_model):
+def test_shapes_are_the_contracts(size, make_model, drawn):
     model = make_model(size)
     x, state = drawn(model, 5, 2, 0)
     y, after = model(x, state)
@@ -98,7 +68,7 @@ def test_shapes_are_the_contracts(size, make_model):
 
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(frames=st.integers(1, 70), seed=st.integers(0, 99))
-def test_gradients_of_the_parallel_form_are_those_of_the_step_loop(size, make_model, frames, seed):
+def test_gradients_of_the_parallel_form_are_those_of_the_step_loop(size, make_model, frames, seed, drawn):
     model = make_model(size)
 
     def gradients(run):
@@ -119,7 +89,7 @@ def test_gradients_of_the_parallel_form_are_those_of_the_step_loop(size, make_mo
 
 
 @pytest.mark.parametrize("run", ["step", "forward"])
-def test_frames_and_states_that_are_passed_in_are_not_changed(size, make_model, run):
+def test_frames_and_states_that_are_passed_in_are_not_changed(size, make_model, run, drawn):
     model = make_model(size)
     x, state = drawn(model, 40, 2, 3)
     x_before, before = x.clone(), {name: tensor.clone() for name, tensor in state.items()}
@@ -134,7 +104,7 @@ def test_frames_and_states_that_are_passed_in_are_not_changed(size, make_model, 
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_stream_does_not_depend_on_its_batch_mates(size, make_model):
+def test_a_stream_does_not_depend_on_its_batch_mates(size, make_model, drawn, assert_equal_runs):
     model = make_model(size)
     x, state = drawn(model, 40, 3, 4)
     with torch.no_grad():
@@ -146,7 +116,7 @@ def test_a_stream_does_not_depend_on_its_batch_mates(size, make_model):
     assert_equal_runs((changed[0][:1], {n: t[:1] for n, t in changed[1].items()}), alone[0], 1e-9)
 
 
-def test_an_answer_does_not_depend_on_later_frames(size, make_model):
+def test_an_answer_does_not_depend_on_later_frames(size, make_model, drawn):
     model = make_model(size)
     x, state = drawn(model, 70, 1, 5)
     later = x.clone()
@@ -157,7 +127,7 @@ def test_an_answer_does_not_depend_on_later_frames(size, make_model):
     assert not torch.allclose(y[:, 40:], changed[:, 40:])
 
 
-def test_nothing_is_kept_between_calls(size, make_model):
+def test_nothing_is_kept_between_calls(size, make_model, drawn, assert_equal_runs):
     model = make_model(size)
     x, state = drawn(model, 40, 2, 6)
     fresh = copy.deepcopy(model)
@@ -180,7 +150,7 @@ def test_the_initial_state_is_fresh_and_of_the_models_type(size, make_model):
         assert all((tensor == 0).all() for tensor in model.initial_state(2).values())
 
 
-def test_raw_units_go_in(size, make_model):
+def test_raw_units_go_in(size, make_model, drawn):
     model = make_model(size)
     x, state = drawn(model, 20, 1, 7)
     mean, std = torch.tensor([0.5, -1.0, 2.0]).double(), torch.tensor([2.0, 0.5, 1.5]).double()
@@ -190,7 +160,7 @@ def test_raw_units_go_in(size, make_model):
         assert torch.allclose(model((x - mean) / std, state)[0], y, atol=1e-6)
 
 
-def test_dropout_acts_in_training_only(make_model):
+def test_dropout_acts_in_training_only(make_model, drawn):
     for name in ("lmu-three-blocks", "gru-two-layers"):
         model = make_model(name)
         x, state = drawn(model, 20, 1, 8)

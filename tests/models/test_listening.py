@@ -36,35 +36,6 @@ def make(argument_sets):
     return made
 
 
-def drawn(model, frames, batch=2, seed=0):
-    """Sound (B, T, H) and a state that is not zero."""
-    generator = torch.Generator().manual_seed(seed)
-    dtype = model.input_mean.dtype
-    x = 0.3 * torch.randn(batch, frames, model.input_size, generator=generator, dtype=dtype)
-    state = {n: torch.randn(t.shape, generator=generator, dtype=dtype) for n, t in model.initial_state(batch).items()}
-    if "model.readout.count" in state:
-        state["model.readout.count"] = state["model.readout.count"].abs().round() + 1
-    if "model.live" in state:
-        state["model.live"] = (state["model.live"] > 0).to(dtype).cummax(1).values
-    return x, state
-
-
-def assert_equal_runs(found, expected, tolerance=1e-9):
-    (y, after), (y_expected, after_expected) = found, expected
-    assert list(after) == list(after_expected)
-    for got, wanted in [(y, y_expected), *((after[name], after_expected[name]) for name in after)]:
-        assert got.shape == wanted.shape
-        assert got.numel() == 0 or (got - wanted).abs().max() <= tolerance * max(1.0, float(wanted.abs().max()))
-
-
-def in_chunks(model, x, state, chunks):
-    answers = []
-    for part in x.split(chunks, 1):
-        y, state = model(part, state)
-        answers.append(y)
-    return torch.cat(answers, 1), state
-
-
 @few
 @given(
     chunks=st.lists(st.integers(1, 12) | st.sampled_from([32, 33]), min_size=1, max_size=3),
@@ -72,7 +43,9 @@ def in_chunks(model, x, state, chunks):
     fresh=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_chunks_and_one_forward_and_the_loop_of_step_are_equal(size, make, chunks, front, fresh, seed):
+def test_chunks_and_one_forward_and_the_loop_of_step_are_equal(
+    size, make, chunks, front, fresh, seed, drawn, assert_equal_runs, in_chunks
+):
     model = make(size, front)
     x, state = drawn(model, sum(chunks), seed=seed)
     state = None if fresh else state
@@ -84,7 +57,7 @@ def test_chunks_and_one_forward_and_the_loop_of_step_are_equal(size, make, chunk
         assert_equal_runs((last[0][:, None], last[1]), (steps[0][:, -1:], steps[1]))
 
 
-def test_it_is_the_family_on_the_features_and_flushes_as_it_does(size, make):
+def test_it_is_the_family_on_the_features_and_flushes_as_it_does(size, make, drawn, assert_equal_runs):
     model = make(size)
     inner, (x, _) = model.model, drawn(model, 20)
     with torch.no_grad():
@@ -101,7 +74,7 @@ def test_it_is_the_family_on_the_features_and_flushes_as_it_does(size, make):
     assert behind(inner) is inner
 
 
-def test_what_live_says_reaches_the_family(make):
+def test_what_live_says_reaches_the_family(make, drawn, assert_equal_runs):
     told = 0
     for size in ("lmuformer", "spiking-lmuformer", "gru"):
         model = make(size)
@@ -137,7 +110,9 @@ def test_what_a_model_says_of_itself_it_says_behind_a_front_end(size, make):
     assert set(parameters) == {INNER + name for name, _ in inner.named_parameters()}
 
 
-def test_folding_changes_no_answer_and_gives_the_arguments_to_build_it_again(size, make, argument_sets):
+def test_folding_changes_no_answer_and_gives_the_arguments_to_build_it_again(
+    size, make, argument_sets, drawn, assert_equal_runs
+):
     model = make(size)
     x, state = drawn(model, 15)
     with torch.no_grad():
@@ -157,7 +132,7 @@ def test_weights_hold_nothing_of_the_front_end(size, make):
     assert {"model.input_mean", "model.input_scale"} <= names
 
 
-def test_frames_and_states_that_are_passed_in_are_not_changed(make):
+def test_frames_and_states_that_are_passed_in_are_not_changed(make, drawn):
     for front in FRONTS:
         model = make("gru", front)
         x, state = drawn(model, 9)
@@ -176,7 +151,7 @@ def test_a_window_that_is_its_hop_keeps_no_sound(make):
     assert HEARD not in model.counts()
 
 
-def test_features_are_those_without_torch(make):
+def test_features_are_those_without_torch(make, drawn):
     """Both are float32; which product comes first is each one's own."""
     for front in FRONTS:
         model = make("gru", front, torch.float32)
@@ -185,7 +160,7 @@ def test_features_are_those_without_torch(make):
         assert np.abs(found - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 
-def test_raw_sound_goes_in_and_features_are_standardized(make):
+def test_raw_sound_goes_in_and_features_are_standardized(make, drawn):
     model = make("gru")
     x, _ = drawn(model, 20)
     f = model.features(x)
@@ -197,7 +172,7 @@ def test_raw_sound_goes_in_and_features_are_standardized(make):
 
 
 @pytest.mark.parametrize("size", ["gru", "lmu", "lmuformer"])
-def test_gradients_are_those_of_the_family_on_the_features(size, make):
+def test_gradients_are_those_of_the_family_on_the_features(size, make, drawn):
     model, inner = make(size), make(size).model
     x, _ = drawn(model, 12)
     for part, frames in ((model, x), (inner, model.features(x))):
@@ -212,7 +187,7 @@ def test_gradients_are_those_of_the_family_on_the_features(size, make):
 
 
 @pytest.mark.parametrize("state", ["float32", "int16", "int8"])
-def test_a_precision_is_taken_or_refused_as_it_is_without_a_front_end(size, make, state):
+def test_a_precision_is_taken_or_refused_as_it_is_without_a_front_end(size, make, state, drawn):
     model, inner = make(size, dtype=torch.float32), make(size, dtype=torch.float32).model
     precision = Precision("int8", "int8", state)
     try:

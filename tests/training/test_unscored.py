@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from edgeseq.data import Dataset, Recording, datasets, load
-from edgeseq.errors import InputError
+from edgeseq.data import Dataset, Recording
 from edgeseq.models.contract import StreamingModel
 from edgeseq.models.registry import presets
 from edgeseq.training.configure import configure
@@ -51,20 +48,3 @@ def test_what_is_scored_is_trained_on(unscored, settle):
     _, _, settings = configure(presets()["gru"], standing(unscored), {})
     assert settings.settle == settle
     assert configure(presets()["gru"], standing(unscored), {"settle": 0.7})[2].settle == 0.7
-
-
-@pytest.mark.parametrize("facts", datasets(), ids=lambda facts: facts.name)
-def test_facts_say_what_the_data_say(facts, monkeypatch):
-    if not facts.shipped:
-        if facts.name in ("psmnist", "smnist"):
-            pytest.skip("70,000 digits take long to read")
-        monkeypatch.setenv("EDGESEQ_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
-    try:
-        data = load(facts.name)
-    except InputError as error:
-        pytest.skip(f"no {facts.name} beside the repository: {error}")
-    assert data.unscored == facts.unscored
-    labels = [recording.y[recording.y >= 0] for recording in data.recordings]
-    changing = sum(bool(np.any(y != y[0])) for y in labels if len(y))
-    assert (changing > 0) == facts.changing
-    assert data.task == facts.task

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseq.data.dataset import SPIKE, Dataset, Recording
+from edgeseq.data.dataset import SPIKE, Dataset
 from edgeseq.data.facts import Facts, Known
-from edgeseq.data.sets.files import needed
+from edgeseq.data.sets.files import needed, segments
 from edgeseq.data.split import deal
 from edgeseq.errors import InputError
 
@@ -42,14 +42,10 @@ def read_braille7(path: Path) -> Dataset:
             "T × C bits for each recording, and a label."
         )
     frames = np.unpackbits(bits, axis=1, count=shape[1] * shape[2]).reshape(shape).astype(np.float32)
-    recordings = tuple(
-        Recording(x, np.full(len(x), label, np.int16), "", f"{path.name}[{k}]")
-        for k, (x, label) in enumerate(zip(frames, y.tolist(), strict=True))
-    )
     return deal(
         Dataset(
             name=path.stem,
-            recordings=recordings,
+            recordings=segments(frames, y, "", path.name),
             channels=tuple(f"taxel{k + 1}" for k in range(shape[2])),
             units=(SPIKE,) * shape[2],
             rate=RATE,
@@ -63,7 +59,6 @@ BRAILLE7 = Known(
     Facts(
         name="braille7",
         summary="a fingertip of twelve taxels sliding over seven Braille letters, as spikes",
-        subjects=0,
         recordings=920,
         frames=235_520,
         minutes=19.6,
@@ -87,7 +82,6 @@ BRAILLE7 = Known(
             "(edgeseq/data/sets/braille7.py describes them), and no .pt file"
         ),
         task="segment",
-        shipped=False,
     ),
     read_braille7,
     ("braille7.npz",),

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeseq.data.dataset import DEALT, Dataset, Recording
+from edgeseq.data.dataset import Dataset, Recording
 from edgeseq.data.facts import Facts, Known
-from edgeseq.data.sets.files import line_of, needed, numbers, text_lines
+from edgeseq.data.sets.files import OFFICIAL, PARTS, line_numbers, needed, numbers, segments, text_lines
 from edgeseq.data.split import deal, subject_folds
 from edgeseq.errors import InputError
 
@@ -18,9 +18,8 @@ FRAMES = 140  # of a beat, which the archive stretched to that
 RATE = 140.0  # frames per second: a beat is taken for a second
 LABELS = ("normal", "r_on_t_pvc", "pvc", "sp", "ub")
 SUFFIXES = (".ts", ".txt", ".tsv")
-PARTS = tuple(f"{DEALT}{part}" for part in ("train", "validation", "test"))
 _KEYS = ("x", "y")
-Beats = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]
+Beats = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]  # (R, 140, 1), and a label index of each (R,)
 
 
 def read_ecg5000(path: Path) -> Dataset:
@@ -37,29 +36,18 @@ def read_ecg5000(path: Path) -> Dataset:
     file = next(file for suffix in SUFFIXES if (file := path / f"ECG5000_TRAIN{suffix}").is_file())
     train = _dealt(path.name, _of_text(file))
     test = file.with_stem("ECG5000_TEST")
-    return _official(train, _recordings(test.name, *_of_text(test))) if test.is_file() else train
+    return _official(train, segments(*_of_text(test), PARTS[2], test.name)) if test.is_file() else train
 
 
 def _dealt(name: str, beats: Beats) -> Dataset:
-    recordings = _recordings(name, *beats)
-    return deal(Dataset(name, recordings, ("ecg",), ("",), RATE, LABELS, task="segment"))
-
-
-def _recordings(name: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int16]) -> tuple[Recording, ...]:
-    beats = zip(x[..., None], y.tolist(), strict=True)
-    return tuple(
-        Recording(frames, np.full(len(frames), label, np.int16), "", f"{name}[{k}]")
-        for k, (frames, label) in enumerate(beats)
-    )
+    return deal(Dataset(name, segments(*beats, "", name), ("ecg",), ("",), RATE, LABELS, task="segment"))
 
 
 def _official(train: Dataset, test: tuple[Recording, ...]) -> Dataset:
     """The archive's own parts: ``train`` is dealt, and its first fold becomes what models are chosen on."""
     chosen_on = frozenset(subject_folds(train)[0][0])
-    recordings = [dataclasses.replace(beat, subject=PARTS[beat.subject in chosen_on]) for beat in train.recordings] + [
-        dataclasses.replace(beat, subject=PARTS[2]) for beat in test
-    ]
-    return dataclasses.replace(train, recordings=tuple(recordings), official=((PARTS[2],), (PARTS[1],)))
+    own = (dataclasses.replace(beat, subject=PARTS[beat.subject in chosen_on]) for beat in train.recordings)
+    return dataclasses.replace(train, recordings=(*own, *test), official=OFFICIAL)
 
 
 def _of_npz(path: Path) -> Beats:
@@ -70,7 +58,7 @@ def _of_npz(path: Path) -> Beats:
             f"{path}: 'x' is {x.dtype} {x.shape}, and 'y' {y.dtype} {y.shape}. Give the beats (R, {FRAMES}), and a "
             "label index of each."
         )
-    return x.astype(np.float32), y.astype(np.int16)
+    return x.astype(np.float32)[..., None], y.astype(np.int16)
 
 
 def _of_text(path: Path) -> Beats:
@@ -82,10 +70,10 @@ def _of_text(path: Path) -> Beats:
     if len(wrong):
         row = int(wrong[0])
         raise InputError(
-            f"{path}, line {line_of(rows, row)}: the label is {values[row, 0]:g}, and ECG5000 has 1 to {len(LABELS)}. "
-            "Copy the file again."
+            f"{path}, line {line_numbers(rows)[row]}: the label is {values[row, 0]:g}, and ECG5000 has 1 to "
+            f"{len(LABELS)}. Copy the file again."
         )
-    return values[:, 1:].astype(np.float32), (values[:, 0] - 1).astype(np.int16)
+    return values[:, 1:, None].astype(np.float32), (values[:, 0] - 1).astype(np.int16)
 
 
 def _label_first(path: Path, lines: list[str]) -> list[str]:
@@ -106,7 +94,6 @@ ECG5000 = Known(
     Facts(
         name="ecg5000",
         summary="single heartbeats, normal and four kinds that are not, very unbalanced",
-        subjects=0,
         recordings=500,
         frames=70_000,
         minutes=8.3,
@@ -121,7 +108,6 @@ ECG5000 = Known(
         origin="UCR Time Series Classification Archive, ECG5000_TRAIN and ECG5000_TEST as .ts, .txt or .tsv",
         part="its training part alone, ECG5000_TRAIN",
         task="segment",
-        shipped=False,
     ),
     read_ecg5000,
     ("ecg5000_train500.npz", "ecg5000.npz", *(f"ECG5000_TRAIN{suffix}" for suffix in SUFFIXES)),

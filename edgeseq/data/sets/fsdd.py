@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeseq.data.dataset import SOUND, Dataset, Recording
 from edgeseq.data.facts import Facts, Known
-from edgeseq.data.sets.files import needed
+from edgeseq.data.sets.files import named_files, needed
 from edgeseq.errors import InputError
 
 RATE = 8000  # samples per second
@@ -30,15 +30,15 @@ def read_fsdd(path: Path) -> Dataset:
         InputError: a key is missing or does not fit the others; a wav that is called otherwise, cannot be read, is
             empty or cut off, or is not mono, 16 bit, 8000 Hz.
     """
-    words, rate = (_of_folder(path), RATE) if path.is_dir() else _of_npz(path)
-    return Dataset(path.stem, words, ("sound",), (SOUND,), float(rate), LABELS, task="segment")
+    words = _of_folder(path) if path.is_dir() else _of_npz(path)
+    return Dataset(path.stem, words, ("sound",), (SOUND,), float(RATE), LABELS, task="segment")
 
 
-def _of_npz(path: Path) -> tuple[tuple[Recording, ...], int]:
+def _of_npz(path: Path) -> tuple[Recording, ...]:
     arrays = needed(path, "fsdd", _KEYS)
     x, offset, rate = arrays["x"], arrays["offset"], arrays["fs"]
     spoken = [arrays[key] for key in ("digit", "speaker", "take")]
-    fitting = all(a.shape == (len(offset) - 1,) and a.dtype.kind in "iu" for a in spoken) if offset.ndim == 1 else False
+    fitting = offset.ndim == 1 and all(a.shape == (len(offset) - 1,) and a.dtype.kind in "iu" for a in spoken)
     if x.ndim != 1 or x.dtype != np.int16 or offset.dtype.kind not in "iu" or not fitting:
         raise InputError(
             f"{path}: 'x' is {x.dtype} {x.shape}, 'offset' {offset.shape}, and digit, speaker and take are "
@@ -51,19 +51,13 @@ def _of_npz(path: Path) -> tuple[tuple[Recording, ...], int]:
     if spoken[1].size and int(spoken[1].max()) >= len(speakers):
         raise InputError(f"{path}: 'speaker' has index {spoken[1].max()}, and there are {len(speakers)} speakers.")
     words = zip(itertools.pairwise(offset.tolist()), *(array.tolist() for array in spoken), strict=True)
-    return tuple(_word(x[first:last], d, speakers[who], take) for (first, last), d, who, take in words), RATE
+    return tuple(_word(x[first:last], d, speakers[who], take) for (first, last), d, who, take in words)
 
 
 def _of_folder(folder: Path) -> tuple[Recording, ...]:
-    words = []
-    for path in folder.glob("*.wav"):
-        named = _NAMED.fullmatch(path.name)
-        if named is None:
-            raise InputError(f"{path}: it is not called {{digit}}_{{speaker}}_{{take}}.wav. Rename it, or take it out.")
-        words.append((named[2], int(named[1]), int(named[3]), path))
-    if not words:
-        raise InputError(f"{folder}: there is no wav file here. Give the folder 'recordings' of the repository.")
-    return tuple(_word(_samples(path), digit, speaker, take) for speaker, digit, take, path in sorted(words))
+    files = named_files(folder, "*.wav", _NAMED, "{digit}_{speaker}_{take}.wav")
+    words = sorted((named[2], int(named[1]), int(named[3]), path) for named, path in files)
+    return tuple(_word(_samples(path), digit, speaker, take) for speaker, digit, take, path in words)
 
 
 def _samples(path: Path) -> npt.NDArray[np.int16]:
@@ -101,7 +95,7 @@ FSDD = Known(
         recordings=2500,
         frames=8_731_554,
         minutes=18.2,
-        rate=8000.0,
+        rate=float(RATE),
         channels=("sound",),
         labels=LABELS,
         licence="CC BY-SA 4.0",
@@ -112,7 +106,6 @@ FSDD = Known(
         origin="github.com/Jakobovski/free-spoken-digit-dataset, recordings/",
         part="five of its speakers: jackson, lucas, nicolas, theo and yweweler",
         task="segment",
-        shipped=False,
     ),
     read_fsdd,
     ("fsdd.npz", "[0-9]_*_*.wav", "recordings/[0-9]_*_*.wav"),

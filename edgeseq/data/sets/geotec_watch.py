@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from edgeseq.data.dataset import Dataset, Recording
 from edgeseq.data.facts import Facts, Known
 from edgeseq.data.mapping import Mapping
 from edgeseq.data.npz import read_npz
+from edgeseq.data.sets.files import named_files, rising
 from edgeseq.errors import InputError, unknown
 
 RATE = 50.0  # frames per second, that the recordings of about 104 Hz are interpolated to
-UNSCORED = 0.5  # seconds: people sit still for less than a second before they get up
 LABELS = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
 CHANNELS = ("ax", "ay", "az", "wx", "wy", "wz")
 UNITS = ("m/s^2", "m/s^2", "m/s^2", "rad/s", "rad/s", "rad/s")
@@ -39,18 +38,13 @@ def read_geotec_watch(path: Path) -> Dataset:
         InputError: what :func:`~edgeseq.data.npz.read_npz` and :func:`~edgeseq.data.csv_file.read_csv` refuse; an
             unknown label.
     """
-    dataset = _of_folder(path) if path.is_dir() else read_npz(path)
-    return dataclasses.replace(dataset, unscored=UNSCORED)
+    return _of_folder(path) if path.is_dir() else read_npz(path)
 
 
 def _of_folder(folder: Path) -> Dataset:
-    files = []
-    for path in folder.glob("s*/s*_sw.csv"):
-        named = _NAMED.fullmatch(path.name)
-        if named is None:
-            raise InputError(f"{path}: it is not called s01_01_sw.csv or alike. Rename it, or take it out.")
-        files.append((int(named[1]), int(named[2]), path))
-    recordings = tuple(Recording(*_frames(path), str(subject), path.name) for subject, _, path in sorted(files))
+    found = named_files(folder, "s*/s*_sw.csv", _NAMED, "s01_01_sw.csv or alike")
+    files = sorted((int(named[1]), int(named[2]), path) for named, path in found)
+    recordings = tuple(Recording(*_frames(path), str(subject), path.name) for subject, _, path in files)
     return Dataset(folder.name, recordings, CHANNELS, UNITS, RATE, LABELS)
 
 
@@ -70,8 +64,7 @@ def on_grid(time: npt.NDArray[np.float64], x: npt.NDArray[np.float32], y: npt.ND
     ``time``: (N,) seconds; put in order, and of frames of one time the first counts. Values are interpolated linearly;
     a label is that of the last frame before.
     """
-    order = np.argsort(time, kind="stable")
-    order = order[np.append(True, np.diff(time[order]) > 0)]
+    order = rising(time)
     ticks, x, y = np.rint(1e3 * (time[order] - time[order[0]])), x[order], y[order]  # ms: whole, as they were written
     grid = np.arange(0.0, ticks[-1] + 1, 1e3 / RATE)
     frames = np.stack([np.interp(grid, ticks, channel) for channel in x.T.astype(np.float64)], axis=1)
@@ -96,10 +89,9 @@ GEOTEC_WATCH = Known(
         ),
         origin="github.com/GeoTecINIT/sp-sw-har-dataset, DATA/sXX/sXX_YY_sw.csv",
         part="18 of its people",
-        unscored=UNSCORED,
+        unscored=0.5,  # people sit still for less than a second before they get up
         changing=True,
         worn="wrist",
-        shipped=False,
     ),
     read_geotec_watch,
     ("geotec_watch_50hz.npz", "geotec_watch.npz", "s*/s*_sw.csv", "DATA/s*/s*_sw.csv"),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgeseq.data.dataset import DEALT, PIXEL, Dataset, Recording
 from edgeseq.data.facts import Facts, Known
-from edgeseq.data.sets.files import needed
+from edgeseq.data.sets.files import OFFICIAL, PARTS, needed, segments
 from edgeseq.errors import InputError
 
 SEED = 92916  # of the permutation, numpy.random.default_rng(SEED).permutation(784): nobody's standard, so it is said
@@ -21,10 +21,9 @@ SIDE = 28  # pixels
 RATE = 784.0  # frames per second: a digit is taken for a second
 CHOSEN_ON = 10_000  # the last of the 60,000 training digits
 LABELS = tuple(str(digit) for digit in range(10))
-PARTS = tuple(f"{DEALT}{part}" for part in ("train", "validation", "test"))
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MAGIC = {"images": 0x0803, "labels": 0x0801}  # of unsigned bytes; the last byte counts the axes
-Images = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
 
 
 def read_mnist(path: Path, *, permuted: bool) -> Dataset:
@@ -47,12 +46,13 @@ def read_mnist(path: Path, *, permuted: bool) -> Dataset:
                 f"{path}: images are {images.dtype} {images.shape}, and their labels {labels.shape}. Give uint8 images "
                 f"(N, {SIDE}, {SIDE}), and N labels."
             )
-    return digits(path.stem, *arrays, permuted=permuted)
+    return _dataset(path.stem, *arrays, permuted=permuted)
 
 
-def _idx(folder: Path, part: str, kind: str) -> npt.NDArray[np.uint8]:
+def _idx(folder: Path, part: str, kind: str) -> Bytes:
     """The array of one idx file: a magic number, the size of each axis, big-endian, and then the bytes."""
-    name = f"{part}-{kind}-idx{_MAGIC[kind] & 0xFF}-ubyte"
+    axes = _MAGIC[kind] & 0xFF
+    name = f"{part}-{kind}-idx{axes}-ubyte"
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
         raise InputError(f"{folder}: {name} is missing, gzipped or not. MNIST is four files: copy it too.")
@@ -60,7 +60,6 @@ def _idx(folder: Path, part: str, kind: str) -> npt.NDArray[np.uint8]:
         said = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: it cannot be read ({error}). Copy the file again.") from None
-    axes = _MAGIC[kind] & 0xFF
     head = np.frombuffer(said[: 4 * (axes + 1)], ">u4") if len(said) >= 4 * (axes + 1) else np.zeros(1, ">u4")
     if head[0] != _MAGIC[kind]:
         raise InputError(
@@ -76,30 +75,16 @@ def _idx(folder: Path, part: str, kind: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(said, np.uint8, offset=head.nbytes).reshape(shape)
 
 
-def digits(name: str, x_train: Images, y_train: Images, x_test: Images, y_test: Images, *, permuted: bool) -> Dataset:
+def _dataset(name: str, x_train: Bytes, y_train: Bytes, x_test: Bytes, y_test: Bytes, *, permuted: bool) -> Dataset:
     """The data set of these images (N, 28, 28) and labels (N,)."""
-    chosen_on = min(CHOSEN_ON, len(x_train) // 6)
-    first = len(x_train) - chosen_on
-    parts = ((x_train[:first], y_train[:first]), (x_train[first:], y_train[first:]), (x_test, y_test))
-    recordings = []
-    for part, (images, labels) in zip(PARTS, parts, strict=True):
-        frames = images.reshape(len(images), -1, 1)
-        order = np.random.default_rng(SEED).permutation(frames.shape[1]) if permuted else slice(None)
-        frames = frames[:, order].astype(np.float32) / np.float32(255)
-        recordings += [
-            Recording(x, np.full(len(x), label, np.int16), part, f"{part.removeprefix(DEALT)}[{k}]")
-            for k, (x, label) in enumerate(zip(frames, labels.tolist(), strict=True))
-        ]
-    return Dataset(
-        name,
-        tuple(recordings),
-        ("pixel",),
-        (PIXEL,),
-        RATE,
-        LABELS,
-        task="segment",
-        official=((PARTS[2],), (PARTS[1],)),
-    )
+    first = len(x_train) - min(CHOSEN_ON, len(x_train) // 6)
+    images, labels = (*np.split(x_train, [first]), x_test), (*np.split(y_train, [first]), y_test)
+    order = np.random.default_rng(SEED).permutation(SIDE * SIDE) if permuted else slice(None)
+    recordings: list[Recording] = []
+    for part, x, y in zip(PARTS, images, labels, strict=True):
+        frames = x.reshape(len(x), -1, 1)[:, order].astype(np.float32) / np.float32(255)
+        recordings += segments(frames, y, part, part.removeprefix(DEALT))
+    return Dataset(name, tuple(recordings), ("pixel",), (PIXEL,), RATE, LABELS, task="segment", official=OFFICIAL)
 
 
 def _known(name: str, order: str, *, permuted: bool) -> Known:
@@ -107,7 +92,6 @@ def _known(name: str, order: str, *, permuted: bool) -> Known:
         Facts(
             name=name,
             summary=f"MNIST's handwritten digits as sequences of 784 pixels, {order}",
-            subjects=0,
             recordings=70_000,
             frames=54_880_000,
             minutes=1_166.7,
@@ -121,7 +105,6 @@ def _known(name: str, order: str, *, permuted: bool) -> Known:
             ),
             origin="the four idx files of MNIST, train-images-idx3-ubyte and its like",
             task="segment",
-            shipped=False,
         ),
         partial(read_mnist, permuted=permuted),
         ("mnist.npz", "train-images-idx3-ubyte*", "MNIST/raw/train-images-idx3-ubyte*"),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgeseq.data.dataset import IGNORED, Dataset, Recording
 from edgeseq.data.facts import Facts, Known
 from edgeseq.data.npz import read_npz
-from edgeseq.data.sets.files import line_of, numbers, text_lines
+from edgeseq.data.sets.files import line_numbers, named_files, numbers, text_lines
 from edgeseq.errors import InputError
 
 LABELS = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
@@ -40,13 +40,10 @@ def read_uci_har(path: Path) -> Dataset:
 
 
 def _of_folder(folder: Path) -> Dataset:
-    files = {}
-    for path in folder.glob("acc_exp*_user*.txt"):
-        named = _NAMED.fullmatch(path.name)
-        if named is None:
-            raise InputError(f"{path}: it is not called acc_expNN_userNN.txt. Rename it, or take it out.")
-        files[int(named[1]), int(named[2])] = path
-    spans = _spans(folder / "labels.txt")
+    found = named_files(folder, "acc_exp*_user*.txt", _NAMED, "acc_expNN_userNN.txt")
+    files = {(int(named[1]), int(named[2])): path for named, path in found}
+    said = folder / "labels.txt"
+    spans = _spans(said)
     for key, path in files.items():
         if key not in spans:
             raise InputError(
@@ -54,7 +51,7 @@ def _of_folder(folder: Path) -> Dataset:
                 "take the recording out."
             )
     recordings = tuple(
-        Recording(x := _frames(path), _labels(folder, spans[key], len(x)), str(key[1]), path.name)
+        Recording(x := _frames(path), _labels(said, spans[key], len(x)), str(key[1]), path.name)
         for key, path in sorted(files.items())
     )
     return Dataset(folder.name, recordings, CHANNELS, UNITS, RATE, LABELS)
@@ -81,28 +78,26 @@ def _spans(path: Path) -> dict[tuple[int, int], list[Span]]:
     lines = text_lines(path)
     spans: dict[tuple[int, int], list[Span]] = {}
     rows = numbers(path, lines, 5).astype(np.int64).tolist()
-    for row, (experiment, user, activity, first, last) in enumerate(rows):
+    for line, (experiment, user, activity, first, last) in zip(line_numbers(lines), rows, strict=True):
         if not 1 <= activity <= len(LABELS) + len(TRANSITIONS) or not 0 <= first <= last:
             raise InputError(
-                f"{path}, line {line_of(lines, row)}: activity {activity} from sample {first} to {last}. Activities "
+                f"{path}, line {line}: activity {activity} from sample {first} to {last}. Activities "
                 f"are 1 to {len(LABELS) + len(TRANSITIONS)}, and samples rise from 0. Copy the file again."
             )
-        spans.setdefault((experiment, user), []).append((activity, first, last, row))
+        spans.setdefault((experiment, user), []).append((activity, first, last, line))
     return spans
 
 
-def _labels(folder: Path, spans: list[Span], count: int) -> npt.NDArray[np.int16]:
-    """(count,) of spans that include their last sample, counted from 0 as the windows of others are.
+def _labels(path: Path, spans: list[Span], count: int) -> npt.NDArray[np.int16]:
+    """(count,) of the spans of ``path``, which include their last sample, from 0 as the windows of others count.
 
     A span that ends at ``count`` ends with the recording: whoever wrote it counted from 1.
     """
     y = np.full(count, IGNORED, np.int16)
-    for activity, first, last, row in spans:
+    for activity, first, last, line in spans:
         if last > count:
-            path = folder / "labels.txt"
             raise InputError(
-                f"{path}, line {line_of(text_lines(path), row)}: it ends at sample {last} of a recording that has "
-                f"{count}. Copy the files again."
+                f"{path}, line {line}: it ends at sample {last} of a recording that has {count}. Copy the files again."
             )
         if activity <= len(LABELS):
             y[first : last + 1] = activity - 1
@@ -129,7 +124,6 @@ UCI_HAR = Known(
         part="25 of its 30 people, of whom four are official test subjects",
         changing=True,
         worn="waist",
-        shipped=False,
     ),
     read_uci_har,
     ("uci_hapt_stream.npz", "acc_exp*_user*.txt", "RawData/acc_exp*_user*.txt"),

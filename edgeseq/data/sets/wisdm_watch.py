@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgeseq.data.dataset import Dataset, Recording
 from edgeseq.data.facts import Facts, Known
 from edgeseq.data.npz import read_npz
-from edgeseq.data.sets.files import numbers, text_lines
+from edgeseq.data.sets.files import named_files, numbers, rising, text_lines
 from edgeseq.errors import InputError
 
 ACTIVITIES = {"A": "walking", "B": "jogging", "C": "stairs", "D": "sitting", "E": "standing", "M": "kicking"}
@@ -36,13 +36,9 @@ def read_wisdm_watch(path: Path) -> Dataset:
     """
     if not path.is_dir():
         return read_npz(path)
-    files = []
-    for file in path.glob("data_*_accel_watch.txt"):
-        named = _NAMED.fullmatch(file.name)
-        if named is None:
-            raise InputError(f"{file}: it is not called data_1600_accel_watch.txt or alike. Rename it, or take it out.")
-        files.append((int(named[1]), file))
-    recordings = [recording for subject, file in sorted(files) for recording in _recordings(file, str(subject))]
+    found = named_files(path, "data_*_accel_watch.txt", _NAMED, "data_1600_accel_watch.txt or alike")
+    files = sorted((int(named[1]), file) for named, file in found)
+    recordings = [recording for subject, file in files for recording in _recordings(file, str(subject))]
     return Dataset(path.name, tuple(recordings), CHANNELS, UNITS, RATE, LABELS)
 
 
@@ -81,8 +77,7 @@ def _pieces(
     path: Path, code: str, time: npt.NDArray[np.float64], x: npt.NDArray[np.float32]
 ) -> list[npt.NDArray[np.float32]]:
     """The unbroken stretches (T, 3) of frames ``x (N, 3)`` that came at ``time (N,)``, in seconds."""
-    order = np.argsort(time, kind="stable")
-    order = order[np.append(True, np.diff(time[order]) > 0)]
+    order = rising(time)
     time, x = time[order], x[order]
     steps = np.diff(time)
     if len(steps) and abs(float(np.median(steps)) * RATE - 1) > OFF:
@@ -113,7 +108,6 @@ WISDM_WATCH = Known(
         origin="UCI Machine Learning Repository, data set 507, wisdm-dataset/raw/watch/accel/",
         part="43 of its people, two minutes of each activity",
         worn="wrist",
-        shipped=False,
     ),
     read_wisdm_watch,
     (
