@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeseq.errors import InputError, unknown
-from edgeseq.models.contract import Projection, State, Store, StreamingModel, fixed
+from edgeseq.models.contract import Place, Projection, State, Store, StreamingModel, Width, fixed
+from edgeseq.models.places import read_by
 
 Carried = tuple[Tensor, ...]  # a cell's states, each (B, H): the hidden one first, which is also its answer
 Recurrent = Callable[[int], nn.Module]  # from a number of gates G to a linear map from H to G · H
@@ -217,24 +218,24 @@ def stacked_cells(
     family: str,
     cell: str,
     input_size: int,
-    hidden: int,
-    layers: int,
+    hidden: Sequence[int],
     timescale: float,
-    recurrent: Recurrent | None = None,
+    recurrent: Sequence[Recurrent] = (),
 ) -> list[Cell]:
-    """``layers`` cells of ``hidden`` units, each but the first reading the one before.
+    """A cell of each number of ``hidden`` units, each but the first reading the one before.
 
     Raises:
-        InputError: an unknown cell, no layers or units, or a ``timescale`` that is negative.
+        InputError: an unknown cell, no layers, or a ``timescale`` that is negative.
     """
+    if not hidden:
+        raise InputError(f"{family}: layers must be at least 1")
     if cell not in CELLS:
         raise unknown(f"cell of {family}", cell, CELLS)
-    for name, value in (("hidden", hidden), ("layers", layers)):
-        if value < 1:
-            raise InputError(f"{family}: {name} {value}: at least 1 is needed")
     if not 0 <= timescale < math.inf:
         raise InputError(f"{family}: timescale {timescale:g}: steps that units remember for, or 0, are needed")
-    return [CELLS[cell](hidden if i else input_size, hidden, timescale, recurrent) for i in range(layers)]
+    maps: Sequence[Recurrent | None] = recurrent or [None] * len(hidden)
+    sizes = zip([input_size, *hidden[:-1]], hidden, maps, strict=True)
+    return [CELLS[cell](inputs, units, timescale, made) for inputs, units, made in sizes]
 
 
 class RecurrentStack(StreamingModel):
@@ -256,6 +257,19 @@ class RecurrentStack(StreamingModel):
             own = [name for name in known if name.startswith(f"layers.{i}.from_hidden")]  # one map, or its parts
             known.update(dict.fromkeys([*own, reader], Projection(reads=f"layers.{i}.store")))
         return known
+
+    def widths(self) -> dict[str, Width]:
+        readers = [*(f"layers.{i}.from_input" for i in range(1, len(self.layers))), "readout"]
+        return {
+            f"layers.{i}.hidden": self._width(cell, f"layers.{i}", reader)
+            for i, (cell, reader) in enumerate(zip(self.layers, readers, strict=True))
+        }
+
+    def _width(self, cell: Cell, name: str, reader: str) -> Width:
+        """The units of a cell, which ``reader`` reads beside itself."""
+        rows = [f"{name}.{layer}.{kind}" for layer in ("from_input", "from_hidden") for kind in ("weight", "bias")]
+        read = (*read_by(f"{name}.from_hidden"), *read_by(reader))
+        return Width(cell.hidden_size, (*(Place(row, 0, runs=cell.gates) for row in rows), *read))
 
     def initial_state(self, batch: int) -> State:
         return {

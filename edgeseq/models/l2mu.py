@@ -23,18 +23,20 @@ Shape letters: B batch, T frames, C inputs, X what E_x and W_x read, M memories,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from edgeseq.errors import InputError, unknown
-from edgeseq.models.contract import State, Store, StreamingModel, fixed
+from edgeseq.models.contract import State, Store, StreamingModel, Width, fixed
 from edgeseq.models.l2mu_loop import Rates, Sizes, States, Weights, run
 from edgeseq.models.legendre import discretize
 from edgeseq.models.neurons import Neurons, prefixed, taken
+from edgeseq.models.places import differing, made_by, read_by
 from edgeseq.models.readout import Pooling
+from edgeseq.models.spike_encoder import SpikeEncoder
 
 NEURONS = ("leaky", "synaptic")
 CONVENTIONS = ("legendre", "compat")
@@ -47,46 +49,6 @@ ALPHAS = {"u": 0.5, "m": 0.5, "h": 0.5, "out": 0.5, "encoder": 0.5}
 RECURRENT = ("u", "h", "m")  # as the loop has them, m being the last
 READ = ("h", "m")  # those whose last spikes are read
 Map = Callable[[Tensor], Tensor]
-Populate = Callable[[str, int], Neurons]  # from the name of a population and its size
-
-
-class SpikeEncoder(nn.Module):
-    """Real channels to spikes: each drives ``population`` neurons of its own; more layers of ``sizes`` may follow.
-
-    The current of neuron p of channel c is w_cp x_c + b_cp.
-    """
-
-    def __init__(self, channels: int, population: int, sizes: tuple[int, ...], populate: Populate) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, population).uniform_(-1, 1))
-        self.bias = nn.Parameter(torch.empty(channels, population).uniform_(-1, 1))
-        self.channels = nn.ModuleList(populate("encoder", population) for _ in range(channels))
-        widths = (channels * population, *sizes)
-        self.linears = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, sizes, strict=False))
-        self.layers = nn.ModuleList(populate("encoder", size) for size in sizes)
-        self.size = widths[-1]
-
-    def populations(self) -> dict[str, Neurons]:
-        """The populations by name."""
-        channels = {f"encoder.channels.{i}": neurons for i, neurons in enumerate(self.channels)}
-        layers = {f"encoder.layers.{i}": neurons for i, neurons in enumerate(self.layers)}
-        return cast("dict[str, Neurons]", {**channels, **layers})
-
-    def run(self, x: Tensor, state: State, following: State, *, step: bool) -> Tensor:
-        """``x (..., C)`` to spikes ``(..., X)``, of one frame or of all; the next states go into ``following``."""
-        currents = (x[..., None] * self.weight + self.bias).flatten(-2).split(self.weight.shape[1], -1)  # (..., P)
-        populations = iter(self.populations().items())
-
-        def fire(current: Tensor) -> Tensor:
-            name, neurons = next(populations)
-            spikes, after = (neurons.step if step else neurons)(current, taken(name, state))
-            following.update(prefixed(name, after))
-            return spikes
-
-        spikes = torch.cat([fire(current) for current in currents], -1)  # (..., C P)
-        for layer in self.linears:
-            spikes = fire(layer(spikes))
-        return spikes
 
 
 class L2mu(StreamingModel):
@@ -200,6 +162,30 @@ class L2mu(StreamingModel):
         """The populations by name, in the order in which they fire."""
         first = self.encoder.populations() if self.encoder else {}
         return {**first, "u": self.u, "m": self.m, "h": self.h, "out": self.out}
+
+    def widths(self) -> dict[str, Width]:
+        m, h, q = self.memories, self.hidden, self.order
+        memories = made_by(self, "to_u") + read_by("to_u", start=h, each=q) + read_by("to_h", start=h, each=q)
+        hidden = made_by(self, "to_h") + read_by("to_h") + read_by("to_u") + read_by("readout")
+        orders = read_by("to_u", start=h, runs=m) + read_by("to_h", start=h, runs=m)
+        return {
+            "memories": Width(m, made_by(self, "from_input") + memories),
+            "order": Width(q, orders, nested=True, constants=("A", "B")),
+            "hidden": Width(h, made_by(self, "from_input", start=m) + hidden),
+            **(self.encoder.widths("encoder", read_by("from_input")) if self.encoder else {}),
+        }
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        widths = self.widths()
+        layers = [name for name in widths if name.startswith("encoder.layers.")]
+        changed: dict[str, Any] = {
+            name.removeprefix("encoder."): sizes[name]
+            for name in widths
+            if name not in layers and differing(widths, sizes, [name])
+        }
+        if differing(widths, sizes, layers):
+            changed["encoder_sizes"] = [sizes[name] for name in layers]
+        return changed
 
     def counts(self) -> tuple[str, ...]:
         return ("h.spikes", "m.spikes", *self.pooling.counts())

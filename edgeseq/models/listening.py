@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from edgeseq.errors import InputError, Unsupported
-from edgeseq.models.contract import LookAheadModel, Projection, State, StreamingModel
+from edgeseq.models.contract import LookAheadModel, Projection, State, StreamingModel, Width
 from edgeseq.signal.log_mel import DECIBEL, LogMel, transform
 
 HEARD = "front.heard"
@@ -100,6 +100,28 @@ class Listening(LookAheadModel):
             )
             for name, place in inner.items()
         }
+
+    def widths(self) -> dict[str, Width]:
+        return {
+            INNER + name: replace(
+                width,
+                places=tuple(replace(place, name=INNER + place.name) for place in width.places),
+                constants=tuple(INNER + constant for constant in width.constants),
+            )
+            for name, width in self.model.widths().items()
+        }
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        return self.model.resized({name.removeprefix(INNER): size for name, size in sizes.items()})
+
+    def whole(self) -> State:
+        return {INNER + name: tensor for name, tensor in self.model.whole().items()}
+
+    def take(self, tensors: State) -> None:
+        self.model.take({name.removeprefix(INNER): tensor for name, tensor in tensors.items()})
+
+    def masks(self) -> Mapping[str, Tensor]:
+        return {INNER + name: mask for name, mask in self.model.masks().items()}
 
     def dynamics(self) -> tuple[str, ...]:
         return tuple(INNER + name for name in self.model.dynamics())

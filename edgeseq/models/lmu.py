@@ -16,7 +16,7 @@ Shape letters: B batch, T frames, C inputs, P products, U memory channels, Q ord
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from edgeseq.errors import InputError
-from edgeseq.models.contract import Projection, State, StreamingModel
+from edgeseq.models.contract import Place, Projection, State, StreamingModel, Width
 from edgeseq.models.legendre import LegendreMemory
+from edgeseq.models.places import made_by, read_by
 
 
 class Products(nn.Module):
@@ -43,12 +44,16 @@ class Products(nn.Module):
 class LmuBlock(nn.Module):
     """Encoder, memory and mixer of one block."""
 
-    def __init__(self, input_size: int, channels: int, order: int, theta: float, hidden: int) -> None:
+    def __init__(
+        self, input_size: int, channels: int, order: int, theta: float, hidden: int, residual: bool | None = None
+    ) -> None:
         super().__init__()
         self.encoder = nn.Linear(input_size, channels)
         self.memory = LegendreMemory(channels, order, theta)
         self.mixer = nn.Linear(channels * order + input_size, hidden)
-        self.residual = input_size == hidden
+        self.residual = input_size == hidden if residual is None else residual
+        if self.residual and input_size != hidden:
+            raise InputError(f"lmu: a block of {hidden} hidden units cannot add them to its {input_size} inputs")
 
     def initial_state(self, batch: int) -> Tensor:
         """Zeros ``(B, U, Q)``."""
@@ -88,7 +93,8 @@ class Lmu(StreamingModel):
     """Stacked feed-forward LMU blocks and a linear read-out at every frame.
 
     Arguments: ``channels``, ``orders``, ``thetas`` (window in steps) and ``hidden`` units, one entry per block;
-    ``products`` of the front; ``dropout`` before every block but the first and before the read-out (training only).
+    ``products`` of the front; ``dropout`` before every block but the first and before the read-out (training only);
+    ``residual``: which blocks add h to their input (where it is not given, those with as many units as inputs).
     """
 
     def __init__(
@@ -102,18 +108,26 @@ class Lmu(StreamingModel):
         hidden: Sequence[int] = (64,),
         products: int = 0,
         dropout: float = 0.0,
+        residual: Sequence[bool] | None = None,
     ) -> None:
         super().__init__(input_size, output_size)
-        per_block = {"channels": channels, "orders": orders, "thetas": thetas, "hidden": hidden}
+        per_block: dict[str, Sequence[Any]] = {
+            "channels": channels,
+            "orders": orders,
+            "thetas": thetas,
+            "hidden": hidden,
+        }
         if len({len(value) for value in per_block.values()}) != 1 or not channels:
             given = ", ".join(f"{name} {list(value)}" for name, value in per_block.items())
             raise InputError(f"lmu: one entry per block is needed in each of {given}")
         for name, values in per_block.items():
             if isinstance(values, str) or min(values) <= 0:
                 raise InputError(f"lmu: {name} {values!r} must be positive numbers, one for each block")
+        added = [None] * len(hidden) if residual is None else residual
+        if len(added) != len(hidden) or not all(each is None or isinstance(each, bool) for each in added):
+            raise InputError(f"lmu: residual {residual!r} must be true or false for each of {len(hidden)} blocks")
         self.front = Products(input_size, products) if products else nn.Identity()
-        widths = [input_size + products, *hidden]
-        sizes = zip(widths, channels, orders, thetas, hidden, strict=False)
+        sizes = zip([input_size + products, *hidden[:-1]], channels, orders, thetas, hidden, added, strict=True)
         self.blocks = cast("Sequence[LmuBlock]", nn.ModuleList(LmuBlock(*size) for size in sizes))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden[-1], output_size)
@@ -126,6 +140,66 @@ class Lmu(StreamingModel):
             if not block.residual:  # else the input is added, and nobody reads the mixer's answer as it is
                 known[reader] = Projection(follows=f"blocks.{i}.mixer")
         return known
+
+    def widths(self) -> dict[str, Width]:
+        found: dict[str, Width] = {}
+        for i, block in enumerate(self.blocks):
+            mixer, encoder, memory = f"blocks.{i}.mixer", f"blocks.{i}.encoder", block.memory
+            places = (*made_by(self, encoder), *read_by(mixer, each=memory.order))
+            found[f"blocks.{i}.channels"] = Width(memory.channels, places)
+            made, constants = read_by(mixer, runs=memory.channels), (f"blocks.{i}.memory.A", f"blocks.{i}.memory.B")
+            found[f"blocks.{i}.order"] = Width(memory.order, made, nested=True, constants=constants)
+        for name, summed in self._sums().items():
+            places = tuple(place for i in summed for place in (*made_by(self, f"blocks.{i}.mixer"), *self._read(i + 1)))
+            found[name] = Width(self.blocks[summed[0]].mixer.out_features, places)
+        if isinstance(self.front, Products) and not self.blocks[0].residual:
+            made = (*made_by(self, "front.value"), *made_by(self, "front.gate"))
+            found["products"] = Width(self.front.value.out_features, (*made, *self._read(0, self.input_size)))
+        return found
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        now = self._sizes()
+        then: dict[str, Any] = {
+            "channels": [sizes[f"blocks.{i}.channels"] for i in range(len(self.blocks))],
+            "orders": [sizes[f"blocks.{i}.order"] for i in range(len(self.blocks))],
+            "hidden": list(now["hidden"]),
+            "products": sizes.get("products", now["products"]),
+        }
+        for name, summed in self._sums().items():
+            for i in summed:
+                then["hidden"][i] = sizes[name]
+        inputs = [self.input_size + then["products"], *then["hidden"][:-1]]
+        residual = [block.residual for block in self.blocks]
+        alike = [one == other for one, other in zip(inputs, then["hidden"], strict=True)]
+        changed = {name: value for name, value in then.items() if value != now[name]}
+        return changed | ({"residual": residual} if residual != alike else {})
+
+    def _sizes(self) -> dict[str, Any]:
+        """The arguments that widths are of, as they are."""
+        return {
+            "channels": [block.memory.channels for block in self.blocks],
+            "orders": [block.memory.order for block in self.blocks],
+            "hidden": [block.mixer.out_features for block in self.blocks],
+            "products": self.front.value.out_features if isinstance(self.front, Products) else 0,
+        }
+
+    def _sums(self) -> dict[str, list[int]]:
+        """By name of a width, the blocks that write into one sum; but none of that which the model's inputs are in."""
+        sums: list[list[int]] = [[]]
+        for i, block in enumerate(self.blocks):
+            if block.residual:
+                sums[-1].append(i)
+            else:
+                sums.append([i])
+        return {f"blocks.{summed[0]}.hidden": summed for summed in sums[1:]}
+
+    def _read(self, block: int, start: int = 0) -> tuple[Place, ...]:
+        """Where a block, or the read-out behind the last one, reads its inputs, from one of them on."""
+        if block == len(self.blocks):
+            return read_by("readout", start=start)
+        memory = self.blocks[block].memory
+        behind = memory.channels * memory.order + start
+        return (*read_by(f"blocks.{block}.encoder", start=start), *read_by(f"blocks.{block}.mixer", start=behind))
 
     def retime(self, factor: float) -> dict[str, Any]:
         for block in self.blocks:

@@ -13,7 +13,7 @@ Shape letters: B batch, T frames, C inputs, U memory channels, Q order, M = U Q,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from edgeseq.errors import InputError, Unsupported, unknown
-from edgeseq.models.contract import Projection, State, Store, StreamingModel, fixed
+from edgeseq.models.contract import Place, Projection, State, Store, StreamingModel, Width, fixed
 from edgeseq.models.legendre import LegendreMemory
+from edgeseq.models.places import at_once, differing, made_by, per_layer, read_by
 
 LINKS = ("hidden", "memory")
 INITS = ("random", "psmnist")
@@ -169,11 +170,11 @@ def _joined(*parts: Tensor | None) -> Tensor:
 class LmuCell(StreamingModel):
     """Stacked LMU cells and a linear read-out at every frame.
 
-    Arguments: ``channels`` of u (memories), their ``order`` and ``theta`` (window in steps) and ``hidden`` units, of
-    each of ``layers``; ``links``: what u reads of the last step, "hidden", "memory" or both; ``input_to_hidden`` and
-    ``recurrent``: whether there are W_x and W_h; ``bias`` of both linear maps; ``activation``: "tanh" or "relu";
-    ``dropout`` before every layer but the first and before the read-out (training only); ``init``: "random" or
-    "psmnist" (see :meth:`LmuCellLayer.reset`).
+    Arguments: ``channels`` of u (memories), their ``order`` and ``hidden`` units, each one number for all ``layers`` or
+    one for each; ``theta`` (window in steps); ``links``: what u reads of the last step, "hidden", "memory" or both;
+    ``input_to_hidden`` and ``recurrent``: whether there are W_x and W_h; ``bias`` of both linear maps; ``activation``:
+    "tanh" or "relu"; ``dropout`` before every layer but the first and before the read-out (training only); ``init``:
+    "random" or "psmnist" (see :meth:`LmuCellLayer.reset`).
     """
 
     def __init__(
@@ -181,10 +182,10 @@ class LmuCell(StreamingModel):
         input_size: int,
         output_size: int,
         *,
-        channels: int = 1,
-        order: int = 12,
+        channels: int | Sequence[int] = 1,
+        order: int | Sequence[int] = 12,
         theta: float = 100.0,
-        hidden: int = 64,
+        hidden: int | Sequence[int] = 64,
         layers: int = 1,
         links: Sequence[str] = LINKS,
         input_to_hidden: bool = True,
@@ -195,19 +196,23 @@ class LmuCell(StreamingModel):
         init: str = "random",
     ) -> None:
         super().__init__(input_size, output_size)
-        _check_sizes(channels=channels, hidden=hidden, layers=layers)
+        if layers < 1:
+            raise InputError(f"lmu_cell: layers {layers} must be at least 1")
+        given = {"channels": channels, "order": order, "hidden": hidden}
+        made = [per_layer("lmu_cell", name, size, layers) for name, size in given.items()]
         choices = [("link", link, LINKS) for link in links]
         for kind, value, known in (*choices, ("activation", activation, ACTIVATIONS), ("init", init, INITS)):
             if value not in known:
                 raise unknown(f"lmu_cell {kind}", value, known)
         self.layers = cast("Sequence[LmuCellLayer]", nn.ModuleList())
-        for i in range(layers):
+        inputs = input_size
+        for memories, orders, units in zip(*made, strict=True):
             layer = LmuCellLayer(
-                hidden if i else input_size,
-                channels,
-                order,
+                inputs,
+                memories,
+                orders,
                 theta,
-                hidden,
+                units,
                 links=links,
                 input_to_hidden=input_to_hidden,
                 recurrent=recurrent,
@@ -216,8 +221,9 @@ class LmuCell(StreamingModel):
             )
             layer.reset(init)
             cast(nn.ModuleList, self.layers).append(layer)
+            inputs = units
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(hidden, output_size)
+        self.readout = nn.Linear(inputs, output_size)
 
     def projections(self) -> dict[str, Projection]:
         known = super().projections()
@@ -232,6 +238,41 @@ class LmuCell(StreamingModel):
             elif rectified:
                 known[reader] = Projection(follows=f"layers.{i}.mixer")
         return known
+
+    def widths(self) -> dict[str, Width]:
+        found: dict[str, Width] = {}
+        for i, layer in enumerate(self.layers):
+            name, memory = f"layers.{i}", layer.memory
+            (inputs, hidden, _), mixer = layer.encoder_sizes, layer.mixer_sizes
+            own = made_by(self, f"{name}.mixer") + self._read(i + 1)
+            own += read_by(f"{name}.encoder", start=inputs) * layer.reads_hidden
+            own += read_by(f"{name}.mixer", start=mixer[0] + mixer[1]) * layer.recurrent
+            found[f"{name}.hidden"] = Width(layer.hidden_size, own)
+            per_channel, per_order = {"each": memory.order}, {"runs": memory.channels}
+            channels, orders = (
+                read_by(f"{name}.mixer", **sizes)
+                + read_by(f"{name}.encoder", start=inputs + hidden, **sizes) * layer.reads_memory
+                for sizes in (per_channel, per_order)
+            )
+            found[f"{name}.channels"] = Width(memory.channels, made_by(self, f"{name}.encoder") + channels)
+            constants = (f"{name}.memory.A", f"{name}.memory.B")
+            found[f"{name}.order"] = Width(memory.order, orders, nested=True, constants=constants)
+        return found
+
+    def _read(self, layer: int) -> tuple[Place, ...]:
+        """Where a layer, or the read-out behind the last one, reads its inputs."""
+        if layer == len(self.layers):
+            return read_by("readout")
+        mixer = read_by(f"layers.{layer}.mixer", start=self.layers[layer].mixer_sizes[0])
+        return read_by(f"layers.{layer}.encoder") + mixer * self.layers[layer].input_to_hidden
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        widths, changed = self.widths(), dict[str, Any]()
+        for argument in ("channels", "order", "hidden"):
+            names = [f"layers.{i}.{argument}" for i in range(len(self.layers))]
+            if differing(widths, sizes, names):
+                changed[argument] = at_once([sizes[name] for name in names])
+        return changed
 
     def retime(self, factor: float) -> dict[str, Any]:
         first = self.layers[0]
@@ -273,9 +314,3 @@ class LmuCell(StreamingModel):
             if layer.keeps_hidden:
                 following[hidden] = h[:, -1]
         return self.readout(self.dropout(h)), following  # (B, T, K)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"lmu_cell: {name} is {size}, and must be 1 or more")

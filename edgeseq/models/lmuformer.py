@@ -13,12 +13,13 @@ With look-ahead, stage i of the tokenizer works on the frame of i calls ago, the
 ago and the rest of the model on that of L. The published zero padding is that of every layer: so what a stage answers
 for a frame that is not there is made zero, behind its norm, and so is u.
 
-Shape letters: B batch, T frames, C inputs, H tokens' size (``dim``), U memory channels, Q order, K outputs.
+Shape letters: B batch, T frames, C inputs, H tokens' size (``dim``), U memory channels, Q order, R of the LMU's mixer
+(``hidden``), K outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import torch
@@ -26,10 +27,12 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
 from edgeseq.errors import InputError, Unsupported
-from edgeseq.models.contract import LookAheadModel, Masks, Projection, State
+from edgeseq.models.contract import LookAheadModel, Masks, Projection, State, Width
 from edgeseq.models.conv import StreamingConv
+from edgeseq.models.former_sizes import BlockSizes, Size, of_blocks, of_stages, resized
 from edgeseq.models.legendre import LegendreMemory
 from edgeseq.models.norms import fold_behind, folded_norm, norm, norm_behind, normed, of_frames
+from edgeseq.models.places import made_by, read_by
 from edgeseq.models.readout import Pooling
 
 KERNEL = 3
@@ -53,14 +56,17 @@ class Stage(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Stages of convolutions and one whose answer is added to what it reads: the positions of the frames, learned."""
+    """Stages of convolutions and one whose answer is added to what it reads: the positions of the frames, learned.
 
-    def __init__(self, inputs: int, dim: int, stages: int, *, causal: bool, folded: bool) -> None:
+    ``sizes``: the channels that each stage answers with.
+    """
+
+    def __init__(self, inputs: int, sizes: Sequence[int], *, causal: bool, folded: bool) -> None:
         super().__init__()
         self.causal = causal
-        made = [Stage(dim if i else inputs, dim, folded) for i in range(stages)]
+        made = [Stage(*pair, folded) for pair in zip((inputs, *sizes), sizes, strict=False)]
         self.stages = cast("Sequence[Stage]", nn.ModuleList(made))
-        self.residual = StreamingConv(dim, dim, KERNEL, bias=False)
+        self.residual = StreamingConv(sizes[-1], sizes[-1], KERNEL, bias=False)
 
     def initial_state(self, like: Tensor, batch: int) -> State:
         """The frames ``(B, 2, ...)`` ahead of the first that each convolution reads: zeros like ``like``."""
@@ -112,14 +118,14 @@ class FeedForward(nn.Module):
 class LmuformerBlock(nn.Module):
     """The LMU with its projection, and the channel mixer, each added to what it reads."""
 
-    def __init__(self, dim: int, channels: int, order: int, theta: float, ratio: int, folded: bool) -> None:
+    def __init__(self, dim: int, sizes: BlockSizes, theta: float, folded: bool) -> None:
         super().__init__()
-        self.encoder = nn.Linear(dim, channels)
-        self.memory = LegendreMemory(channels, order, theta)
-        self.mixer = nn.Linear(channels * order + dim, dim)
-        self.projection = nn.Linear(dim, dim)
+        self.encoder = nn.Linear(dim, sizes.channels)
+        self.memory = LegendreMemory(sizes.channels, sizes.order, theta)
+        self.mixer = nn.Linear(sizes.channels * sizes.order + dim, sizes.hidden)
+        self.projection = nn.Linear(sizes.hidden, dim)
         self.norm: nn.Module = norm_behind(dim, folded=folded)
-        self.feedforward = FeedForward(dim, ratio * dim, folded)
+        self.feedforward = FeedForward(dim, sizes.expand, folded)
 
     def encode(self, x: Tensor, live: Tensor | None) -> Tensor:
         """``x (..., H)`` to what the memory is given, ``u (..., U)``: nothing of a frame that is not there."""
@@ -127,7 +133,7 @@ class LmuformerBlock(nn.Module):
         return u if live is None else u * live
 
     def answer(self, mixed: Tensor, x: Tensor, live: Tensor | None) -> Tensor:
-        """What the LMU's mixer says ``(..., H)`` of ``x (..., H)`` to the block's answer ``(..., H)``.
+        """What the LMU's mixer says ``(..., R)`` of ``x (..., H)`` to the block's answer ``(..., H)``.
 
         Its norms are three, so that in training they are given all at once what ``live (..., 1)`` says is there.
         """
@@ -152,7 +158,7 @@ class LmuformerBlock(nn.Module):
         if isinstance(self.mixer, nn.Linear) and self.memory.folds(u, self.mixer.out_features):
             size = self.memory.channels * self.memory.order
             of_memory, of_x = self.mixer.weight.split([size, x.shape[-1]], 1)
-            remembered, m = self.memory.folded(u, m, of_memory)  # (B, T, H)
+            remembered, m = self.memory.folded(u, m, of_memory)  # (B, T, R)
             return self.answer(remembered + linear(x, of_x, self.mixer.bias), x, live), m
         memory = self.memory(u, m)  # (B, T, U, Q)
         return self.mix(memory, x, live), memory[:, -1]
@@ -166,11 +172,13 @@ class LmuformerBlock(nn.Module):
 class Lmuformer(LookAheadModel):
     """A tokenizer, LMUFormer blocks and a pooled linear read-out.
 
-    Arguments: ``dim`` of the tokens; ``stages`` of the tokenizer; ``blocks``, each with a memory of ``channels`` and
-    ``order`` over a window of ``theta`` steps, and with a channel mixer ``ratio`` times as wide as the tokens;
-    ``causal``: convolutions that do not look ahead (published models do, by ``stages`` + 1 frames); ``readout`` and
-    ``timescale`` of :class:`~edgeseq.models.readout.Pooling`; ``dropout`` before every block but the first and before
-    the read-out (training only); ``folded``: batch norms are what :meth:`fold` makes of them.
+    Arguments: ``dim`` of the tokens; ``stages`` of the tokenizer, those ahead of the last with so many ``filters``
+    (without it ``dim``); ``blocks``, each with a memory of ``channels`` and ``order`` over a window of ``theta`` steps,
+    ``hidden`` units that read it (without it ``dim``), and ``expand`` units of the channel mixer (without it ``ratio``
+    times ``dim``): each one number, or one for each stage or block; ``causal``: convolutions that do not look ahead
+    (published models do, by ``stages`` + 1 frames); ``readout`` and ``timescale`` of
+    :class:`~edgeseq.models.readout.Pooling`; ``dropout`` before every block but the first and before the read-out
+    (training only); ``folded``: batch norms are what :meth:`fold` makes of them.
     """
 
     def __init__(
@@ -180,11 +188,14 @@ class Lmuformer(LookAheadModel):
         *,
         dim: int = 32,
         stages: int = 4,
+        filters: Size | None = None,
         blocks: int = 1,
-        channels: int = 1,
-        order: int = 32,
+        channels: Size = 1,
+        order: Size = 32,
         theta: float = 128.0,
+        hidden: Size | None = None,
         ratio: int = 4,
+        expand: Size | None = None,
         causal: bool = False,
         readout: str = "last",
         timescale: float = 25.0,
@@ -192,8 +203,7 @@ class Lmuformer(LookAheadModel):
         folded: bool = False,
     ) -> None:
         super().__init__(input_size, output_size)
-        sizes = {"dim": dim, "stages": stages, "blocks": blocks, "channels": channels, "ratio": ratio}
-        for name, size in sizes.items():
+        for name, size in {"dim": dim, "stages": stages, "blocks": blocks, "ratio": ratio}.items():
             if size < 1:
                 raise InputError(f"lmuformer: {name} {size} must be at least 1")
         for name, choice in (("causal", causal), ("folded", folded)):
@@ -201,8 +211,11 @@ class Lmuformer(LookAheadModel):
                 raise InputError(f"lmuformer: {name} {choice!r} must be true or false")
         self.look_ahead = 0 if causal else stages + 1
         self.folded = folded
-        self.tokenizer = Tokenizer(input_size, dim, stages, causal=causal, folded=folded)
-        made = [LmuformerBlock(dim, channels, order, theta, ratio, folded) for _ in range(blocks)]
+        tokens = of_stages("lmuformer", stages, filters, dim)
+        hidden, expand = dim if hidden is None else hidden, ratio * dim if expand is None else expand
+        sizes = of_blocks("lmuformer", blocks, channels=channels, order=order, hidden=hidden, expand=expand)
+        self.tokenizer = Tokenizer(input_size, tokens, causal=causal, folded=folded)
+        made = [LmuformerBlock(dim, size, theta, folded) for size in sizes]
         self.blocks = cast("Sequence[LmuformerBlock]", nn.ModuleList(made))
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(dim, output_size)
@@ -218,6 +231,42 @@ class Lmuformer(LookAheadModel):
             known[f"blocks.{i}.projection"] = Projection(follows=f"blocks.{i}.mixer")
         known.update((name, Projection(rectified=True)) for name in rectified)
         return known
+
+    def widths(self) -> dict[str, Width]:
+        last = len(self.tokenizer.stages) - 1
+        stages = [f"tokenizer.stages.{i}" for i in range(last + 1)]
+        answers = [made_by(self, f"{stage}.conv.linear") + made_by(self, f"{stage}.norm") for stage in stages]
+        tokens = answers.pop() + made_by(self, "tokenizer.residual.linear")
+        tokens += read_by("tokenizer.residual.linear", runs=KERNEL) + read_by("readout")
+        found = {}
+        for i, answer in enumerate(answers):
+            places = answer + read_by(f"{stages[i + 1]}.conv.linear", runs=KERNEL)
+            found[f"tokenizer.{i}.filters"] = Width(self.tokenizer.stages[i + 1].conv.inputs, places)
+        for i, block in enumerate(self.blocks):
+            name, memory = f"blocks.{i}", block.memory
+            size = memory.channels * memory.order
+            tokens += read_by(f"{name}.encoder") + read_by(f"{name}.mixer", start=size)
+            tokens += made_by(self, f"{name}.projection") + made_by(self, f"{name}.norm")
+            tokens += read_by(f"{name}.feedforward.expand") + made_by(self, f"{name}.feedforward.reduce")
+            tokens += made_by(self, f"{name}.feedforward.reduce_norm")
+            found |= self._block_widths(name, block)
+        return {"dim": Width(self.readout.in_features, tokens), **found}
+
+    def _block_widths(self, name: str, block: LmuformerBlock) -> dict[str, Width]:
+        """What a block may have fewer of beside the tokens' channels."""
+        memory, mixed, expand = block.memory, f"{name}.mixer", f"{name}.feedforward.expand"
+        channels = made_by(self, f"{name}.encoder") + read_by(mixed, each=memory.order)
+        orders, constants = read_by(mixed, runs=memory.channels), (f"{name}.memory.A", f"{name}.memory.B")
+        expanded = made_by(self, expand) + made_by(self, f"{expand}_norm") + read_by(f"{name}.feedforward.reduce")
+        return {
+            f"{name}.channels": Width(memory.channels, channels),
+            f"{name}.order": Width(memory.order, orders, nested=True, constants=constants),
+            f"{name}.hidden": Width(block.mixer.out_features, made_by(self, mixed) + read_by(f"{name}.projection")),
+            f"{name}.expand": Width(block.feedforward.expand.out_features, expanded),
+        }
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        return resized(self.widths(), sizes)
 
     def counts(self) -> tuple[str, ...]:
         return (*super().counts(), *self.pooling.counts())

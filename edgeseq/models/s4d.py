@@ -12,7 +12,7 @@ Shape letters: B batch, T frames, C inputs, H channels, M modes, K outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, glu
 
 from edgeseq.errors import InputError, unknown
-from edgeseq.models.contract import LookAheadModel, State
+from edgeseq.models.contract import LookAheadModel, Place, State, Width
 from edgeseq.models.diagonal import DiagonalSsm
 from edgeseq.models.norms import Affine, BatchNorm, folded_norm, normed
+from edgeseq.models.places import at_once, differing, made_by, per_layer, read_by
 from edgeseq.models.readout import Pooling
 
 NORMS = ("layer", "batch", "affine")
@@ -89,7 +90,8 @@ class S4dBlock(nn.Module):
 class S4d(LookAheadModel):
     """An encoder, S4D blocks, and a causal read-out.
 
-    Arguments: ``hidden`` channels H, ``layers``, ``state`` size N = 2M; ``init`` (lin, inv, legs, real), ``rule`` (zoh,
+    Arguments: ``hidden`` channels H, ``layers``, ``state`` size N = 2M, one number for all layers or one
+    for each; ``init`` (lin, inv, legs, real), ``rule`` (zoh,
     bilinear), ``dt_min``, ``dt_max`` and ``rate`` of the state space layers; ``norm`` (layer, batch, or affine: what a
     trained batch norm is) and ``prenorm``; ``dropout`` of channels (training only); ``readout`` and ``timescale`` of
     :class:`~edgeseq.models.readout.Pooling`.
@@ -102,7 +104,7 @@ class S4d(LookAheadModel):
         *,
         hidden: int = 64,
         layers: int = 2,
-        state: int = 16,
+        state: int | Sequence[int] = 16,
         init: str = "lin",
         rule: str = "zoh",
         dt_min: float = 1e-3,
@@ -125,13 +127,35 @@ class S4d(LookAheadModel):
         settings: dict[str, Any] = {"init": init, "rule": rule, "dt_min": dt_min, "dt_max": dt_max, "rate": rate}
         self.rate = float(rate)  # in full precision, for whoever writes it down
         self.encoder = nn.Linear(input_size, hidden)
-        made = [S4dBlock(hidden, norm, prenorm, dropout, DiagonalSsm(hidden, state, **settings)) for _ in range(layers)]
+        states = per_layer("s4d", "state size", state, layers)
+        made = [S4dBlock(hidden, norm, prenorm, dropout, DiagonalSsm(hidden, size, **settings)) for size in states]
         self.layers = cast("Sequence[S4dBlock]", nn.ModuleList(made))
         self.norm = _norm(norm, hidden) if prenorm else nn.Identity()
         self.readout = nn.Linear(hidden, output_size)
 
     def dynamics(self) -> tuple[str, ...]:
         return tuple(f"layers.{i}.ssm.{name}" for i, layer in enumerate(self.layers) for name in layer.ssm.dynamics())
+
+    def widths(self) -> dict[str, Width]:
+        size = self.encoder.out_features
+        places = [*made_by(self, "encoder"), *read_by("readout"), *made_by(self, "norm")]
+        found: dict[str, Width] = {}
+        for i, layer in enumerate(self.layers):
+            ssm, mixer = f"layers.{i}.ssm", f"layers.{i}.mixer"
+            places += [Place(f"{ssm}.{name}", 0) for name in ("log_dt", "log_decay", "frequency", "C", "D")]
+            places += [*made_by(self, mixer, runs=2), *read_by(mixer), *made_by(self, f"layers.{i}.norm")]
+            modes = tuple(Place(f"{ssm}.{name}", 1, lane_axis=0) for name in ("log_decay", "frequency", "C"))
+            found[f"layers.{i}.modes"] = Width(layer.ssm.modes, modes, lanes=size)
+        least = 2 if isinstance(self.layers[0].norm, nn.LayerNorm) else 1  # of one channel it says nothing
+        return {**found, "hidden": Width(size, tuple(places), least=min(least, size))}
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        widths = self.widths()
+        modes = [name for name in widths if name != "hidden"]
+        changed: dict[str, Any] = {"hidden": sizes["hidden"]} if differing(widths, sizes, ["hidden"]) else {}
+        if differing(widths, sizes, modes):
+            changed["state"] = at_once([2 * sizes[name] for name in modes])
+        return changed
 
     def counts(self) -> tuple[str, ...]:
         return self.pooling.counts()

@@ -16,7 +16,7 @@ Shape letters: B batch, T frames, N nodes, H = N · block hidden units, G gates 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -24,11 +24,13 @@ import networkx
 import torch
 from torch import Tensor, nn
 
-from edgeseq.errors import InputError
+from edgeseq.errors import InputError, Unsupported
 from edgeseq.models.cells import RecurrentStack, stacked_cells
-from edgeseq.models.contract import fixed, set_mask
+from edgeseq.models.contract import State, Width, fixed, set_mask
+from edgeseq.models.places import at_once, differing, per_layer
 from edgeseq.models.wiring import draw_wiring, wiring_facts
 
+PARTS = ".parts."  # in the names of what one map is kept in
 TILE = 8  # units: a smaller tile has fewer products than one call of a kernel costs
 SAVING = 0.1  # share of the products below which tiles are not worth their calls
 
@@ -185,9 +187,9 @@ class SparseRnn(RecurrentStack):
     """Stacked recurrent layers, their hidden units wired by one random graph, and a linear read-out at every frame.
 
     Arguments: ``graph`` ("watts_strogatz" with ``neighbours`` and ``rewire``, or "barabasi_albert" with ``attach``) of
-    ``nodes`` nodes, drawn with ``wiring_seed``; ``block`` units per node, of which small ones save products but not
-    time (docs/measured.md); ``cell``, ``layers``, ``dropout`` and ``timescale`` as in ``rnn``. The wiring is stored
-    with the weights.
+    ``nodes`` nodes, drawn with ``wiring_seed``; ``block`` units per node, one number for all layers or one for each, of
+    which small ones save products but not time (docs/measured.md); ``cell``, ``layers``, ``dropout`` and ``timescale``
+    as in ``rnn``. The wiring is stored with the weights.
     """
 
     wiring: Tensor
@@ -203,34 +205,56 @@ class SparseRnn(RecurrentStack):
         rewire: float = 0.0,
         attach: int = 1,
         wiring_seed: int = 0,
-        block: int = 32,
+        block: int | Sequence[int] = 32,
         cell: str = "gru",
         layers: int = 1,
         dropout: float = 0.0,
         timescale: float = 0.0,
     ) -> None:
-        if block < 1:
-            raise InputError(f"sparse_rnn: block {block}: at least 1 unit per node is needed")
+        blocks = per_layer("sparse_rnn", "block", block, layers)
         drawn = draw_wiring(graph, nodes, neighbours=neighbours, rewire=rewire, attach=attach, seed=wiring_seed)
         wiring = torch.from_numpy(drawn)
-        recurrent = partial(BlockSparseLinear, wiring, block)
-        cells = stacked_cells("sparse_rnn", cell, input_size, nodes * block, layers, timescale, recurrent)
+        recurrent = [partial(BlockSparseLinear, wiring, each) for each in blocks]
+        hidden = [nodes * each for each in blocks]
+        cells = stacked_cells("sparse_rnn", cell, input_size, hidden, timescale, recurrent)
         super().__init__(input_size, output_size, cells, dropout)
         self.register_buffer("wiring", wiring)
+
+    def widths(self) -> dict[str, Width]:
+        nodes = len(self.wiring)
+        return {name: replace(each, size=each.size // nodes, lanes=nodes) for name, each in super().widths().items()}
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        widths = self.widths()
+        return {"block": at_once([sizes[each] for each in widths])} if differing(widths, sizes, list(widths)) else {}
+
+    def whole(self) -> State:
+        tensors = {name: tensor for name, tensor in self.state_dict().items() if PARTS not in name}
+        for name, layer in self._recurrent_maps().items():
+            dense = layer.dense()
+            if dense is None:
+                raise Unsupported(f"{name}: its parts are quantized, each with ranges of its own, and make no one map")
+            tensors[f"{name}.weight"], tensors[f"{name}.bias"] = (tensor.detach().clone() for tensor in dense)
+        return tensors
+
+    def take(self, tensors: State) -> None:
+        for name, layer in self._recurrent_maps().items():
+            layer.assign(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+        mine = self.state_dict()
+        self.load_state_dict({name: tensor if PARTS in name else tensors[name] for name, tensor in mine.items()})
 
     def facts(self) -> Mapping[str, float]:
         """Of the wiring, and of the recurrent maps in all layers.
 
-        ``wired_share``: of the dense map's weights, those that exist. ``products_share``: of its products, those that
-        are computed; 1 where tiles would not have saved a tenth of them.
+        ``tiles``: of the first layer's map. ``wired_share``: of the dense maps' weights, those that exist.
+        ``products_share``: of their products, those that are computed; 1 where tiles would not have saved a tenth.
         """
-        maps = self._recurrent_maps().values()
-        first = next(iter(maps))
+        maps = list(self._recurrent_maps().values())
         return {
             **wiring_facts(self.wiring.cpu().numpy()),
-            "tiles": len(first.tiles),
+            "tiles": len(maps[0].tiles),
             "wired_share": float(self.wiring.float().mean()),
-            "products_share": first.products() / (first.gates * first.size**2),
+            "products_share": sum(each.products() for each in maps) / sum(each.gates * each.size**2 for each in maps),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

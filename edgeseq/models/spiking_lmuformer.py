@@ -17,126 +17,32 @@ Liu, Datta, Li, Beerel, "LMUFormer: low complexity yet powerful spiking model wi
 what is here is what their code trains. (Their figure has the spikes of the memory fed back, and their recurrent
 path leaves out the norm and the spikes behind it.) Their memory has one channel, U = 1; here it may have several.
 
-Shape letters: B batch, T frames, C inputs, H channels (``dim``), U memory channels, Q order, K outputs.
+Shape letters: B batch, T frames, C inputs, H channels (``dim``), U memory channels, Q order, R neurons behind the mixer
+(``hidden``), K outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from edgeseq.errors import InputError
-from edgeseq.models.contract import LookAheadModel, Masks, State
+from edgeseq.models.contract import LookAheadModel, State, Width
 from edgeseq.models.conv import Delay, StreamingConv
+from edgeseq.models.former_sizes import BlockSizes, Size, of_blocks, of_stages, resized
 from edgeseq.models.legendre import LegendreMemory
 from edgeseq.models.neurons import Neurons, prefixed
-from edgeseq.models.norms import fold_behind, folded_norm, norm, norm_behind, normed
+from edgeseq.models.norms import fold_behind, norm_behind
+from edgeseq.models.places import made_by, read_by
 from edgeseq.models.readout import Pooling
 from edgeseq.models.s4d import TiedDropout
+from edgeseq.models.spiking_call import Call, NeuronSettings, Population
 
 KERNEL = 3  # frames of a convolution
 BEGINNING = 0.5  # of the threshold of all others: that of the neurons that a block begins with
-
-
-@dataclass(frozen=True)
-class NeuronSettings:
-    """What all populations have in common; once ``folded``, 1 - β is part of the map or norm that drives them."""
-
-    beta: float
-    threshold: float
-    learn: bool
-    folded: bool
-
-
-class Population(nn.Module):
-    """Neurons behind a norm, with a ``share`` of the threshold of all.
-
-    A norm ``behind`` a linear map is part of that map once it is folded; any other is an affine map then.
-    """
-
-    def __init__(self, size: int, settings: NeuronSettings, *, behind: bool = False, share: float = 1.0) -> None:
-        super().__init__()
-        self.norm: nn.Module = (norm_behind if behind else norm)(size, folded=settings.folded)
-        self.neurons = Neurons(
-            size,
-            beta=settings.beta,
-            threshold=share * settings.threshold,
-            decay_input=not settings.folded,
-            reset="zero",
-            delay=False,
-            inclusive=True,
-            surrogate="sigmoid",
-            learn=settings.learn,
-        )
-
-    @torch.no_grad()
-    def fold(self, ahead: nn.Linear | None = None) -> None:
-        """Make the norm part of the linear map ``ahead`` of it, or else an affine map; and 1 - β part of either."""
-        if ahead is None:
-            affine = self.norm = folded_norm(self.norm)
-            driving: list[Tensor] = [affine.scale, affine.shift]
-        else:
-            self.norm = fold_behind(ahead, self.norm)
-            driving = [ahead.weight, ahead.bias]
-        for parameter in driving:
-            parameter.mul_(1 - self.neurons.decays()[1])
-        self.neurons.decay_input = False
-
-
-class Call:
-    """One way through the model, of a frame ``(B, C)`` or of many ``(B, T, C)``: the states before and after it."""
-
-    def __init__(self, look_ahead: int, state: State, x: Tensor, live: Tensor | None) -> None:
-        masks = Masks(look_ahead, state, x, live)
-        # Which frames are there, of so many calls ago.
-        self.there = {delay: masks.of(delay) for delay in range(look_ahead + 1)}
-        self.waits = look_ahead > 0
-        self.state, self.following = state, masks.following()
-        self.many = x.ndim == 3
-
-    def masked(self, x: Tensor, delay: int) -> Tensor:
-        """``x (B, ..., C)``, made of the frames of ``delay`` calls ago: 0 for those that are not there."""
-        there = self.there[delay] if self.waits else None
-        return x if there is None else x * there
-
-    def normed(self, norm: nn.Module, x: Tensor, delay: int) -> Tensor:
-        """``x (B, ..., C)``, made of the frames of ``delay`` calls ago, through a norm."""
-        return normed(norm, x, self.there[delay])
-
-    def carry(self, name: str, layer: StreamingConv | Delay, x: Tensor) -> Tensor:
-        """``x (B, ..., C)`` through a layer that keeps frames, whose state has this ``name``."""
-        y, self.following[name] = (layer if self.many else layer.step)(x, self.state[name])
-        return cast(Tensor, y)
-
-    def remember(self, name: str, memory: LegendreMemory, u: Tensor) -> Tensor:
-        """``u (B, ..., U)`` to the memory ``(B, ..., UQ)``."""
-        m: Tensor = (memory if self.many else memory.step)(u, self.state[name])
-        self.following[name] = m[:, -1] if self.many else m  # (B, U, Q)
-        return m.flatten(-2)
-
-    def fire(self, name: str, population: Population, current: Tensor, delay: int) -> Tensor:
-        """``current (B, ..., N)`` of the frame of ``delay`` calls ago to spikes: none where no frame is there.
-
-        Without a current a membrane at rest stays there, and one that is charged decays.
-        """
-        neurons = population.neurons
-        driven = self.masked(self.normed(population.norm, current, delay), delay)
-        before = {key: self.state[f"{name}.{key}"] for key in neurons.states}
-        spikes, after = (neurons if self.many else neurons.step)(driven, before)
-        self.following.update(prefixed(name, after))
-        return cast(Tensor, spikes)
-
-    def fire_ahead(self, name: str, population: Population, current: Tensor, delay: int) -> Tensor:
-        """As ``fire``, ahead of a layer that mixes frames.
-
-        Where no frame is there, spikes are 0 but their surrogate derivative is not: no gradient may come from there.
-        """
-        spikes = self.fire(name, population, current, delay)
-        return self.masked(spikes, delay) if spikes.requires_grad else spikes
 
 
 def spike_conv(inputs: int, outputs: int, kernel: int, *, bias: bool) -> StreamingConv:
@@ -149,30 +55,22 @@ def spike_conv(inputs: int, outputs: int, kernel: int, *, bias: bool) -> Streami
 class SpikingLmuBlock(nn.Module):
     """A memory and its mixer, and a channel mixer, each a branch whose current is added."""
 
-    def __init__(
-        self,
-        size: int,
-        channels: int,
-        order: int,
-        theta: float,
-        hidden: int,
-        settings: NeuronSettings,
-        dropout: float,
-    ) -> None:
+    def __init__(self, dim: int, sizes: BlockSizes, theta: float, settings: NeuronSettings, dropout: float) -> None:
         super().__init__()
-        self.begin = Population(size, settings, share=BEGINNING)
-        self.encoder = nn.Linear(size, channels)
+        channels, order, hidden, expand = sizes
+        self.begin = Population(dim, settings, share=BEGINNING)
+        self.encoder = nn.Linear(dim, channels)
         self.input = Population(channels, settings, behind=True)
         self.memory = LegendreMemory(channels, order, theta)
         self.remembered = Population(channels * order, settings)
-        self.mixer = nn.Linear(channels * order + size, size)
-        self.hidden = Population(size, settings, behind=True)
-        self.projection = nn.Linear(size, size)
-        self.projection_norm: nn.Module = norm_behind(size, folded=settings.folded)
-        self.middle = Population(size, settings)
-        self.expand = nn.Linear(size, hidden)
-        self.expanded = Population(hidden, settings, behind=True)
-        self.contract = nn.Linear(hidden, size)
+        self.mixer = nn.Linear(channels * order + dim, hidden)
+        self.hidden = Population(hidden, settings, behind=True)
+        self.projection = nn.Linear(hidden, dim)
+        self.projection_norm: nn.Module = norm_behind(dim, folded=settings.folded)
+        self.middle = Population(dim, settings)
+        self.expand = nn.Linear(dim, expand)
+        self.expanded = Population(expand, settings, behind=True)
+        self.contract = nn.Linear(expand, dim)
         self.dropout = TiedDropout(dropout)
 
     def populations(self) -> dict[str, Population]:
@@ -195,7 +93,7 @@ class SpikingLmuBlock(nn.Module):
         m = call.remember(f"{name}.memory", self.memory, u)  # (B, ..., UQ)
         remembered = call.fire(f"{name}.remembered", self.remembered, m, delay)
         mixed = self.mixer(torch.cat([remembered, begun], -1))
-        hidden = call.fire(f"{name}.hidden", self.hidden, mixed, delay)  # (B, ..., H)
+        hidden = call.fire(f"{name}.hidden", self.hidden, mixed, delay)  # (B, ..., R)
         e = e + self.dropout(call.normed(self.projection_norm, self.projection(hidden), delay))
         middle = call.fire(f"{name}.middle", self.middle, e, delay)
         expanded = call.fire(f"{name}.expanded", self.expanded, self.expand(middle), delay)
@@ -228,12 +126,14 @@ class TokenizerStage(nn.Module):
 class SpikingLmuformer(LookAheadModel):
     """A tokenizer of spiking convolutions, blocks with a linear memory between spikes, and a read-out of spikes.
 
-    Arguments: ``dim`` channels H, ``stages`` of the tokenizer, ``blocks``; of the memory ``channels`` U, ``order`` Q
-    and ``theta`` (window in steps); ``ratio`` of the channel mixer's hidden units to H; ``causal``: convolutions of
-    past frames alone, so that nothing waits (else the look-ahead is ``stages`` + 1 frames); ``readout`` and
-    ``timescale`` of :class:`~edgeseq.models.readout.Pooling`; ``dropout`` of the branches' channels (training only);
-    ``beta`` and ``threshold`` of the neurons, and whether each population may ``learn`` its own; ``folded``: norms are
-    part of the linear maps, or affine maps (:meth:`fold`).
+    Arguments: ``dim`` channels H; ``stages`` of the tokenizer, those ahead of the last with so many ``filters``
+    (without it H); ``blocks``; of the memory ``channels`` U, ``order`` Q and ``theta`` (window in steps); ``hidden``
+    neurons behind the mixer (without it H) and ``expand`` neurons of the channel mixer (without it ``ratio`` times H):
+    each one number, or one for each stage or block; ``causal``: convolutions of past frames alone, so that nothing
+    waits (else the look-ahead is ``stages`` + 1 frames); ``readout`` and ``timescale`` of
+    :class:`~edgeseq.models.readout.Pooling`; ``dropout`` of the branches' channels (training only); ``beta`` and
+    ``threshold`` of the neurons, and whether each population may ``learn`` its own; ``folded``: norms are part of the
+    linear maps, or affine maps (:meth:`fold`).
     """
 
     def __init__(
@@ -243,11 +143,14 @@ class SpikingLmuformer(LookAheadModel):
         *,
         dim: int = 32,
         stages: int = 2,
+        filters: Size | None = None,
         blocks: int = 1,
-        channels: int = 1,
-        order: int = 64,
+        channels: Size = 1,
+        order: Size = 64,
         theta: float = 100.0,
+        hidden: Size | None = None,
         ratio: float = 4.0,
+        expand: Size | None = None,
         causal: bool = False,
         readout: str = "last",
         timescale: float = 25.0,
@@ -258,7 +161,7 @@ class SpikingLmuformer(LookAheadModel):
         folded: bool = False,
     ) -> None:
         super().__init__(input_size, output_size)
-        for name, count in (("dim", dim), ("stages", stages), ("blocks", blocks), ("channels", channels)):
+        for name, count in (("dim", dim), ("stages", stages), ("blocks", blocks)):
             if count < 1:
                 raise InputError(f"spiking_lmuformer: {name} {count} must be at least 1")
         for name, choice in (("causal", causal), ("learn", learn), ("folded", folded)):
@@ -276,17 +179,57 @@ class SpikingLmuformer(LookAheadModel):
         self.look_ahead = (stages + 1) * self.wait
         self.folded = folded
         settings = NeuronSettings(beta, threshold, learn, folded)
-        made = [TokenizerStage(dim if i else input_size, dim, i == 0, i == stages - 1, settings) for i in range(stages)]
+        tokens = of_stages("spiking_lmuformer", stages, filters, dim)
+        hidden, expand = dim if hidden is None else hidden, round(ratio * dim) if expand is None else expand
+        sizes = of_blocks("spiking_lmuformer", blocks, channels=channels, order=order, hidden=hidden, expand=expand)
+        pairs = enumerate(zip((input_size, *tokens), tokens, strict=False))
+        made = [TokenizerStage(*pair, i == 0, i == stages - 1, settings) for i, pair in pairs]
         self.tokenizer = cast("Sequence[TokenizerStage]", nn.ModuleList(made))
         self.position = spike_conv(dim, dim, KERNEL, bias=False)
         self.delay = Delay(self.wait, dim) if self.wait else None
-        sizes = (channels, order, theta, round(ratio * dim))
-        self.blocks = cast(
-            "Sequence[SpikingLmuBlock]",
-            nn.ModuleList(SpikingLmuBlock(dim, *sizes, settings, dropout) for _ in range(blocks)),
-        )
+        parts = nn.ModuleList(SpikingLmuBlock(dim, size, theta, settings, dropout) for size in sizes)
+        self.blocks = cast("Sequence[SpikingLmuBlock]", parts)
         self.end = Population(dim, settings)
         self.readout = nn.Linear(dim, output_size)
+
+    def widths(self) -> dict[str, Width]:
+        stages = [f"tokenizer.{i}" for i in range(len(self.tokenizer))]
+        answers = [
+            made_by(self, f"{stage}.conv.linear") + made_by(self, f"{stage}.population.norm") for stage in stages
+        ]
+        tokens = answers.pop() + made_by(self, "position.linear") + read_by("position.linear", runs=KERNEL)
+        tokens += made_by(self, "end.norm") + read_by("readout")
+        found = {}
+        for i, answer in enumerate(answers):
+            places = answer + read_by(f"{stages[i + 1]}.conv.linear", runs=KERNEL)
+            found[f"tokenizer.{i}.filters"] = Width(self.tokenizer[i + 1].conv.inputs, places)
+        for i, block in enumerate(self.blocks):
+            name, memory = f"blocks.{i}", block.memory
+            tokens += read_by(f"{name}.encoder") + read_by(f"{name}.mixer", start=memory.channels * memory.order)
+            tokens += read_by(f"{name}.expand")
+            for made in ("begin.norm", "projection", "projection_norm", "middle.norm", "contract"):
+                tokens += made_by(self, f"{name}.{made}")
+            found |= self._block_widths(name, block)
+        return {"dim": Width(self.readout.in_features, tokens), **found}
+
+    def _block_widths(self, name: str, block: SpikingLmuBlock) -> dict[str, Width]:
+        """What a block may have fewer of beside the tokens' channels."""
+        memory, mixed, remembered = block.memory, f"{name}.mixer", f"{name}.remembered.norm"
+        channels = made_by(self, f"{name}.encoder") + made_by(self, f"{name}.input.norm")
+        channels += made_by(self, remembered, each=memory.order) + read_by(mixed, each=memory.order)
+        orders = made_by(self, remembered, runs=memory.channels) + read_by(mixed, runs=memory.channels)
+        constants = (f"{name}.memory.A", f"{name}.memory.B")
+        hidden = made_by(self, mixed) + made_by(self, f"{name}.hidden.norm") + read_by(f"{name}.projection")
+        expanded = made_by(self, f"{name}.expand") + made_by(self, f"{name}.expanded.norm")
+        return {
+            f"{name}.channels": Width(memory.channels, channels),
+            f"{name}.order": Width(memory.order, orders, nested=True, constants=constants),
+            f"{name}.hidden": Width(block.mixer.out_features, hidden),
+            f"{name}.expand": Width(block.expand.out_features, expanded + read_by(f"{name}.contract")),
+        }
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        return resized(self.widths(), sizes)
 
     def dynamics(self) -> tuple[str, ...]:
         """The neurons' betas and thresholds, if they learn."""

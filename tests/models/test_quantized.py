@@ -116,6 +116,26 @@ def test_weights_have_a_scale_for_each_output_and_the_bias_the_scale_of_the_prod
     assert torch.allclose(bias * products, layer.linear.bias, atol=float(products.max()) / 2 + 1e-7)
 
 
+def test_weights_of_4_bits_are_seven_steps_to_each_side_and_what_stands_on_them_stays():
+    torch.manual_seed(0)
+    layer = QuantizedLinear(nn.Linear(40, 6), "int4")
+    layer.input.set_range(-2, 2)
+    layer.output.set_range(-9, 9)
+    weight, bias, scale = layer.integers()
+    assert layer.limit == 7
+    assert torch.equal(weight.abs().amax(1), torch.full((6,), 7, dtype=torch.int8))
+    assert torch.allclose(weight * scale[:, None], layer.linear.weight, atol=float(scale.max()) / 2 + 1e-7)
+    x = torch.randn(20, 40)
+    with torch.no_grad():
+        exact = layer(x)
+        layer.linear.weight.copy_(layer.parts()[0])
+        assert torch.equal(layer.integers()[0], weight)
+        assert torch.equal(layer.integers()[1], bias)
+        assert torch.equal(layer(x), exact)
+        assert (IntegerLinear(layer)(x) - exact).abs().max() == 0
+    assert (layer(x) - exact).abs().max() <= 1.01 * layer.output.scale
+
+
 def test_a_row_of_zeros_keeps_its_bias():
     plain = nn.Linear(4, 2)
     with torch.no_grad():
@@ -259,7 +279,13 @@ def test_what_is_wide_stays_wide(name):
 
 @pytest.mark.parametrize(
     "precision",
-    [Precision("int8"), Precision("int4", "int4"), Precision("int8", "int8", "int4"), Precision(state="f8")],
+    [
+        Precision("int8"),
+        Precision("int4"),
+        Precision("int4", "int4"),
+        Precision("int8", "int8", "int4"),
+        Precision(state="f8"),
+    ],
 )
 def test_formats_that_are_not_known_are_refused_by_name(precision):
     with pytest.raises(Unsupported, match=r"int4|int8|f8"):

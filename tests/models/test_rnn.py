@@ -120,8 +120,9 @@ def test_units_without_gates_start_alone_and_keep_what_they_have_for_up_to_the_t
         ({"cell": "lsmt"}, r"unknown cell of rnn 'lsmt'\. Did you mean 'lstm'\? Known: gru, lstm, relu, tanh"),
         ({"timescale": -1.0}, "rnn: timescale -1"),
         ({"timescale": math.nan}, "rnn: timescale nan"),
-        ({"hidden": 0}, "rnn: hidden 0: at least 1"),
-        ({"layers": 0}, "rnn: layers 0: at least 1"),
+        ({"hidden": 0}, "rnn: hidden 0 must be at least 1"),
+        ({"layers": 0}, "rnn: layers must be at least 1"),
+        ({"hidden": [4, 5, 6], "layers": 2}, r"rnn: hidden \[4, 5, 6\] has 3 entries"),
         ({"dropout": 1.5}, "dropout"),
     ],
 )

@@ -244,7 +244,7 @@ def test_absent_weights_stay_absent_through_training(masked_folders, stage):
     for name, mask in model.masks().items():
         weight = weight_of(model.get_submodule(name))
         assert not weight[~mask].any()
-        assert (weight[mask] != 0).all()
+        assert (weight[mask] != 0).all() or stage == 1  # on the grid of int8 some are 0
         assert not torch.equal(weight, fresh.get_submodule(name).weight)
     if stage == 1:
         for name, mask in model.masks().items():
@@ -286,7 +286,7 @@ def test_a_folder_whose_graph_is_drawn_in_another_way_here_is_refused(masked_fol
         ({"graph": "erdos"}, "unknown graph 'erdos'"),
         ({"neighbours": 5}, "neighbours 5"),
         ({"cell": "lsmt"}, "unknown cell of sparse_rnn 'lsmt'"),
-        ({"layers": 0}, "sparse_rnn: layers 0"),
+        ({"layers": 0}, "sparse_rnn: layers must be at least 1"),
         ({"timescale": -9.0}, "sparse_rnn: timescale -9"),
     ],
 )
