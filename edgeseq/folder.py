@@ -24,6 +24,8 @@ from edgeseq.manifest import FORMAT_VERSION, Input, Manifest
 MANIFEST_NAME = "manifest.json"
 CARD_NAME = "README.md"
 WEIGHTS_NAME = "weights.safetensors"
+PACKED_NAME = "weights.packed"
+HEADER_SIZE = 8  # bytes ahead of a safetensors file's header, which say how long it is
 GOLDEN_NAME = "golden.npz"
 SIGNATURE = "step"  # of a TFLite file
 X, STATE, Y, NEXT_STATE = "x", "state", "y", "next_state"  # the tensors of every model file
@@ -59,6 +61,11 @@ class Folder:
     def formats(self) -> tuple[str, ...]:
         """The exported formats that the folder holds."""
         return tuple(name for name, file in MODEL_FILES.items() if file in self.manifest.files)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the trained tensors are there: a board needs only what was exported."""
+        return not self.manifest.files.keys().isdisjoint((WEIGHTS_NAME, PACKED_NAME))
 
     @property
     def hash(self) -> str:
@@ -175,12 +182,34 @@ def check_target(out: Path, *, overwrite: bool) -> None:
         raise InputError(f"{out} exists and is not a model folder, so it is not overwritten: name another one")
 
 
+def shipped_bytes(folder: Folder) -> int:
+    """What the model takes to ship: all of weights.packed, or where there is none the trained tensors as they are.
+
+    Raises:
+        InputError: the folder holds neither.
+    """
+    if PACKED_NAME in folder.manifest.files:
+        return folder.file(PACKED_NAME).stat().st_size
+    weights = folder.file(WEIGHTS_NAME)
+    with weights.open("rb") as file:
+        header = int.from_bytes(file.read(HEADER_SIZE), "little")
+    return max(weights.stat().st_size - HEADER_SIZE - header, 0)
+
+
+def copy_weights(folder: Folder, staging: Path) -> None:
+    """Put the weights of a folder, packed too if they are, into a staging folder as they are."""
+    for name in (WEIGHTS_NAME, *([PACKED_NAME] if PACKED_NAME in folder.manifest.files else [])):
+        shutil.copyfile(folder.file(name), staging / name)
+
+
 def seal(staging: Path, manifest: Manifest) -> Manifest:
     """Write the model card and the manifest with the hash of every other file; returns the manifest as written."""
     names = sorted(file.name for file in staging.iterdir() if file.name not in (MANIFEST_NAME, CARD_NAME))
     sealed = msgspec.structs.replace(manifest, files={name: _sha256(staging / name) for name in names})
     sealed = msgspec.structs.replace(sealed, digest=_digest(msgspec.json.encode(sealed)))
-    (staging / CARD_NAME).write_text(card(sealed), encoding="utf-8")
+    made = Folder(staging, sealed)
+    shipped = shipped_bytes(made) if made.has_weights else None
+    (staging / CARD_NAME).write_text(card(sealed, shipped), encoding="utf-8")
     (staging / MANIFEST_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed
 
@@ -191,8 +220,8 @@ def _digest(raw: bytes) -> str:
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
 
-def card(manifest: Manifest) -> str:
-    """The model card, in Markdown."""
+def card(manifest: Manifest, shipped: int | None = None) -> str:
+    """The model card, in Markdown; ``shipped``: the bytes of the weights (:func:`shipped_bytes`)."""
     source = manifest.input
     channels = ", ".join(f"{channel.name} ({channel.unit})" for channel in source.channels)
     lines = [
@@ -206,6 +235,8 @@ def card(manifest: Manifest) -> str:
         f"Reset the state {manifest.reset}.",
         "",
     ]
+    if shipped is not None:
+        lines += [f"The weights ship in {shipped:,} bytes{_bits_each(shipped, manifest.parameters)}.", ""]
     if manifest.metrics:
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in manifest.metrics.items()] + [""]
@@ -222,6 +253,10 @@ def card(manifest: Manifest) -> str:
     lines += ["```python", "import edgeseq", "", f'session = edgeseq.Session("{manifest.name}")']
     lines += [f"logits = session.step(frame)  # {_frame(source)}", "```", ""]
     return "\n".join(lines)
+
+
+def _bits_each(shipped: int, parameters: int | None) -> str:
+    return f": {8 * shipped / parameters:.3g} bits for each of {parameters:,} parameters" if parameters else ""
 
 
 def _frame(source: Input) -> str:

@@ -73,7 +73,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model folder and what was measured with it. ``rate`` is in steps per second; ``file_bytes`` by format.
 
     ``people`` is how many the scores are of, 0 where nobody knows; ``task``: of every "frame" or of every "segment";
-    without scores, ``unscored`` says why.
+    without scores, ``unscored`` says why. ``shipped_bytes``: the weights at their true size, where the folder
+    has them.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     people: int = 0
     task: str = "frame"
     unscored: str = ""
+    shipped_bytes: int | None = None
 
     @property
     def main(self) -> EngineRow:

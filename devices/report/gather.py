@@ -12,7 +12,7 @@ from edgeseq.devices.bench import BenchReport, EngineReport
 from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.report.document import EngineRow, Model, distribution
 from edgeseq.errors import InputError, unknown
-from edgeseq.folder import MODEL_FILES, Folder
+from edgeseq.folder import MODEL_FILES, Folder, shipped_bytes
 from edgeseq.metrics import Scores
 
 
@@ -91,6 +91,7 @@ def gather(
         people=people,
         task=folder.manifest.task,
         unscored=unscored,
+        shipped_bytes=shipped_bytes(folder) if folder.has_weights else None,
     )
 
 

@@ -29,11 +29,12 @@ def engine_name(name: str) -> str:
 
 def precision_name(precision: Precision) -> str:
     """``fp32``, ``int8`` or, where the formats differ, each of them."""
-    formats = (precision.weights, precision.activations, precision.state)
-    weights, activations, state = (_format(name) for name in formats)
-    if weights == activations:
-        return weights if state in (weights, "fp32") else f"{weights}, {state} state"
-    return f"{weights} weights, {activations} activations"
+    formats = (precision.weights, precision.activations, precision.state, precision.memory)
+    weights, activations, state, memory = (_format(name) for name in formats)
+    said = [weights] if weights == activations else [f"{weights} weights", f"{activations} activations"]
+    kept = (weights, "fp32") if weights == activations else ("fp32",)  # which go without saying
+    said += [f"{value} {what}" for what, value in (("state", state), ("memory", memory)) if value not in kept]
+    return ", ".join(said)
 
 
 def _format(name: str) -> str:

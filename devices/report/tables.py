@@ -254,6 +254,7 @@ def sizes(report: Report) -> Table:
         (
             model.name,
             precision_name(model.precision),
+            size(model.shipped_bytes),
             *(size(model.file_bytes.get(name)) for name in formats),
             size(model.constant_bytes),
             size(model.state_bytes),
@@ -268,7 +269,7 @@ def sizes(report: Report) -> Table:
         "Size",
         (
             *text("model", "precision"),
-            *numbers(*formats, "constants", "state", group="bytes"),
+            *numbers("shipped", *formats, "constants", "state", group="bytes"),
             *numbers("parameters"),
             *numbers("MACs", "elementwise", group="a step"),
             Column("energy", number=False),

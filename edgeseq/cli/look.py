@@ -12,6 +12,7 @@ import typer
 from edgeseq.cli.captured import Captured, captured
 from edgeseq.cli.export import show_proof
 from edgeseq.cli.output import Document, Json, Show, counted, installed, kilobytes, percent, typed
+from edgeseq.cli.shipped import Shipped, shipped, show_tensors
 from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import Folder, open_folder
 from edgeseq.manifest import how_it_follows
@@ -63,12 +64,15 @@ def inspect(
     if program and step.program is None:
         raise InputError(f"{folder} holds no step program: run {opened.how_to_export} ({step.missing})")
     trained = _trained(opened, trust=trust)
+    weights = shipped(opened, trained)
     _show_model(show, manifest)
     show.table(
         ["state", "dtype", ">offset", ">shape", ">starts from"],
         [[s.name, s.dtype, str(s.offset), "×".join(map(str, s.shape)), f"{s.initial:g}"] for s in manifest.states],
     )
-    _show_costs(show, step, trained)
+    _show_costs(show, step, trained, weights)
+    if weights:
+        show_tensors(show, weights)
     if step.program is not None and program:
         _show_nodes(show, step.program)
     if manifest.facts:
@@ -87,7 +91,7 @@ def inspect(
     export = ("export", folder, "--out", f"{folder}-export", *foreign)
     following = ("stream", folder) if opened.formats else export
     show.next(*following)
-    return {**_document(opened, step.program, trained, every_node=program), "next": typed(*following)}
+    return {**_document(opened, step.program, trained, weights, every_node=program), "next": typed(*following)}
 
 
 def _trained(folder: Folder, *, trust: bool) -> int | None:
@@ -183,12 +187,13 @@ def _show_model(show: Show, manifest: Manifest) -> None:
     show.line()
 
 
-def _show_costs(show: Show, step: Captured, trained: int | None) -> None:
+def _show_costs(show: Show, step: Captured, trained: int | None, weights: Shipped | None) -> None:
     from edgeseq.cli.front import front_cost
     from edgeseq.program import cost
 
     program = step.program
     rows = [("parameters", "not known here" if trained is None else f"{trained:,} trained")]
+    rows += [("ships", weights.shown())] if weights else []
     if program is None:
         rows.append(("costs", f"not counted: {step.missing}"))
     else:
@@ -235,7 +240,9 @@ def _stage_row(stage: Stage) -> list[str]:
     return [stage.verb, origin, seed, versions]
 
 
-def _document(folder: Folder, program: Program | None, trained: int | None, *, every_node: bool) -> Document:
+def _document(
+    folder: Folder, program: Program | None, trained: int | None, weights: Shipped | None, *, every_node: bool
+) -> Document:
     from edgeseq.cli.front import front_cost
     from edgeseq.program import cost
 
@@ -245,6 +252,7 @@ def _document(folder: Folder, program: Program | None, trained: int | None, *, e
         "manifest": folder.manifest,
         "bytes": {name: (folder.path / name).stat().st_size for name in folder.manifest.files},
         "parameters": trained,
+        "shipped": weights,
     }
     if program is not None:
         found["cost"] = cost(program, trained)

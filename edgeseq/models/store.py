@@ -17,15 +17,17 @@ from safetensors.torch import load_file, save
 from edgeseq import data as datasets
 from edgeseq.data.dataset import TASKS
 from edgeseq.errors import InputError, unknown
-from edgeseq.folder import WEIGHTS_NAME, Folder, check_target, new_folder, open_folder, seal
+from edgeseq.folder import PACKED_NAME, WEIGHTS_NAME, Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, StateEntry, state_table
 from edgeseq.models.check import alike, attributes, check_contract, check_states, stepped
+from edgeseq.models.coding import check_packed, code, tensor_of
 from edgeseq.models.contract import State, StreamingModel, parameter_count, set_mask, weight_of
 from edgeseq.models.listening import Listening, behind
 from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import FAMILIES, FRONT, build
 from edgeseq.packed import Coded
+from edgeseq.packed_file import write_packed
 
 PARTS = ("train", "validation", "test")
 SHOWN_MISFITS = 3
@@ -35,11 +37,17 @@ def save_weights(model: StreamingModel, folder: Path, coded: Mapping[str, Coded]
     """Write the model's parameters and buffers as weights.safetensors.
 
     ``coded``: the tensors that fewer bits say exactly, beside those of the model's own quantized and pruned maps. Where
-    there are any, all tensors are written as weights.packed too, at their true size.
+    there are any, all tensors are written as weights.packed too, at their true size
+    (:func:`edgeseq.models.coding.code`, which also says what numbers both files then hold).
     """
     # Copies: a quantizer that two layers share stands under both names, and a file has no two names for one tensor.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    packed = code(model, tensors, coded or {})
+    tensors |= {name: tensor_of(each) for name, each in packed.items()}
     (folder / WEIGHTS_NAME).write_bytes(save(tensors))  # safetensors' own save_file makes files that only we may read
+    if packed:
+        write_packed(folder / PACKED_NAME, packed)
+        check_packed(folder / PACKED_NAME, tensors)
 
 
 def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from edgeseq.devices.bench import Latency, bench, latency
 from edgeseq.devices.report.document import FORMAT, distribution, edge, encode_report, read_report
 from edgeseq.devices.report.gather import bench_of, check_folders, distinct, gather, read_bench
+from edgeseq.devices.report.numbers import NONE
+from edgeseq.devices.report.tables import sizes
 from edgeseq.errors import InputError
-from edgeseq.folder import open_folder
+from edgeseq.folder import open_folder, shipped_bytes
 from edgeseq.metrics import Scores
 
 
@@ -80,6 +82,16 @@ def test_a_model_is_its_folder_and_its_measurement_without_the_raw_samples(folde
     assert sum(row.paced.counts) == sum(row.response.counts) == 5
     assert set(model.file_bytes) == {"tflite", "onnx"}
     assert gather(folder, measured, {}, unscored="no data").unscored == "no data"
+    assert model.shipped_bytes is None  # a folder for a board
+
+
+def test_what_weights_ship_in_stands_beside_the_files(measured, make_model, make_report):
+    watch = open_folder("har_watch_fp32")
+    model = gather(watch, measured, {})
+    assert model.shipped_bytes == shipped_bytes(watch)
+    table = sizes(make_report(make_model(shipped_bytes=17_433), make_model("other", "b")))
+    column = [column.title for column in table.columns].index("shipped")
+    assert [row[column] for row in table.rows] == ["17.4 kB", NONE]
 
 
 def test_a_benchmark_is_read_as_the_verb_and_as_a_board_writes_it(tmp_path, measured):
