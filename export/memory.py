@@ -102,7 +102,7 @@ def _response(memory: LegendreMemory, taps: int) -> Tensor:
 def choose(block: nn.Module, form: str, reader: str = "mixer") -> MemoryForm:
     """The form that the memory of ``block`` is to have, which ``reader`` reads; with "auto" the cheaper one.
 
-    A memory that is rounded has its recurrence only.
+    A memory that is rounded, or whose A and B are, has its recurrence only.
 
     Raises:
         Unsupported: taps are asked for, and the block rounds its memory or quantizes what reads it.
@@ -111,10 +111,11 @@ def choose(block: nn.Module, form: str, reader: str = "mixer") -> MemoryForm:
     size, taps = memory.channels * memory.order, taps_for(memory.order, memory.theta, ERROR)
     outputs = 0 if isinstance(read, Affine) else cast(nn.Linear, read).out_features
     by_steps, by_taps = size * (memory.order + 1 + outputs), (outputs * memory.channels or size) * taps
-    foldable = isinstance(read, (nn.Linear, Affine)) and isinstance(memory.store, Store)
+    foldable = isinstance(read, (nn.Linear, Affine)) and isinstance(memory.store, Store) and memory.limit is None
     if form == "taps" and not foldable:
         raise Unsupported(
-            "an LMU with int8 layers or a rounded state runs as its recurrence: taps hold what reads them folded in. "
+            "an LMU with int8 layers or a rounded state or memory runs as its recurrence: taps hold what reads them "
+            "folded in. "
             "Use --memory recurrence, or a float32 model"
         )
     if form == "auto":

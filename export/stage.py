@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,10 +21,11 @@ from edgeseq.export.onnx_writer import write_onnx
 from edgeseq.export.pack import layout
 from edgeseq.export.proof import prove_step, run_step_form, run_training_form
 from edgeseq.export.tflite_writer import write_tflite
-from edgeseq.folder import GOLDEN_NAME, MODEL_FILES, WEIGHTS_NAME, Folder, new_folder, open_folder, seal
+from edgeseq.folder import GOLDEN_NAME, MODEL_FILES, Folder, copy_weights, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Link
 from edgeseq.models.contract import StreamingModel
+from edgeseq.models.memories import check_radius
 from edgeseq.models.store import load_model
 from edgeseq.models.threads import threads
 from edgeseq.program import Program
@@ -57,7 +57,7 @@ def export(
     Raises:
         InputError: an unknown format or form of a memory, unusable data, an existing target.
         Unsupported: the model's step cannot be said in the step program.
-        GateFailed: two forms of the model do not agree.
+        GateFailed: two forms of the model do not agree, or one of its memories does not forget.
         MissingDependency: no engine is installed that could prove one of the files.
     """
     for name in formats:
@@ -67,11 +67,12 @@ def export(
         raise InputError(f"{frames} frames are too few for the proof: at least {MIN_FRAMES}")
     folder = open_folder(source)
     model = load_model(folder, trust=trust)
+    check_radius(model)
     x = with_end(model, golden_frames(folder, data, frames))
     form = lower(model, memory)
     program = capture(form)
     with new_folder(out, overwrite=overwrite) as staging:
-        shutil.copyfile(folder.file(WEIGHTS_NAME), staging / WEIGHTS_NAME)
+        copy_weights(folder, staging)
         program.write(staging)
         for name in formats:
             WRITERS[name](program, staging / MODEL_FILES[name], name=folder.manifest.name)

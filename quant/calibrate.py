@@ -16,19 +16,51 @@ from edgeseq.data import Recording
 from edgeseq.errors import Unsupported
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import Store, StreamingModel
-from edgeseq.models.quantized import QuantizedLinear, quantized_linears, state_grids, with_precision
+from edgeseq.models.quantized import (
+    WEIGHT_LIMITS,
+    QuantizedLinear,
+    Quantizer,
+    quantized_linears,
+    state_grids,
+    with_precision,
+)
 
 Span = tuple[float, float]
+LARGEST_WEIGHT_ERROR = 0.2  # of a map's weights, relative, which goes without a word
 LARGEST_MULTIPLIER = 256  # from a step of the products to steps of the answer: XNNPACK's bound, which it is below
 
 
 @dataclass
+class Mean:
+    """A mean of squares, summed up as they come: of scalars, or of each element of a tensor."""
+
+    total: Tensor
+    count: int
+
+    @property
+    def root(self) -> Tensor:
+        """The root of it (rms)."""
+        return (self.total / self.count).sqrt()
+
+
+@dataclass
 class Ranges:
-    """Least and greatest value of the inputs and outputs of each linear map, and the largest |state| of each store."""
+    """Least and greatest value of the inputs and outputs of each linear map, and the largest |state| of each store.
+
+    ``squares`` are the mean squares of the same, by "inputs", "outputs" and "states" and then by name.
+    """
 
     inputs: dict[str, Span] = field(default_factory=dict)
     outputs: dict[str, Span] = field(default_factory=dict)
     states: dict[str, Tensor] = field(default_factory=dict)
+    squares: dict[str, dict[str, Mean]] = field(default_factory=lambda: {"inputs": {}, "outputs": {}, "states": {}})
+
+    def add_squares(self, kind: str, name: str, values: Tensor, shape: tuple[int, ...] = ()) -> None:
+        """Count in ``values (..., *shape)``, whose mean squares are of ``shape``."""
+        flat = values.reshape(-1, *shape)
+        known = self.squares[kind].setdefault(name, Mean(torch.zeros(shape), 0))
+        known.total += torch.dot(flat, flat) if not shape else flat.square().sum(0)
+        known.count += len(flat)
 
 
 @torch.no_grad()
@@ -64,6 +96,8 @@ def _watch(model: StreamingModel, ranges: Ranges) -> list[torch.utils.hooks.Remo
         def project(_: nn.Module, given: tuple[Tensor, ...], answer: Tensor, name: str = name) -> None:
             ranges.inputs[name] = _wider(ranges.inputs.get(name), given[0])
             ranges.outputs[name] = _wider(ranges.outputs.get(name), answer)
+            ranges.add_squares("inputs", name, given[0])
+            ranges.add_squares("outputs", name, answer)
 
         hooks.append(model.get_submodule(name).register_forward_hook(project))
     for name, module in model.named_modules():
@@ -71,6 +105,7 @@ def _watch(model: StreamingModel, ranges: Ranges) -> list[torch.utils.hooks.Remo
 
             def keep(store: Store, _: tuple[Tensor, ...], state: Tensor, name: str = name) -> None:
                 largest = state.abs().reshape(-1, *store.shape).amax(0)
+                ranges.add_squares("states", name, state, store.shape)
                 known = ranges.states.get(name)
                 ranges.states[name] = largest if known is None else torch.maximum(known, largest)
 
@@ -111,7 +146,7 @@ def quantize_model(model: StreamingModel, precision: Precision, ranges: Ranges) 
 
 
 def _check_called(model: StreamingModel, precision: Precision, ranges: Ranges) -> None:
-    if precision.weights == "int8":
+    if precision.weights in WEIGHT_LIMITS:
         for name in model.projections():
             if name not in ranges.inputs:
                 raise Unsupported(
@@ -138,3 +173,57 @@ def _check_multipliers(name: str, layer: QuantizedLinear) -> None:
             "On the training subjects it says next to nothing: train longer, or leave it out by overriding "
             "projections()"
         )
+
+
+def coarse(model: StreamingModel, ranges: Ranges) -> list[str]:
+    """What to say of a model that :func:`quantize_model` made, where its formats are too coarse for what was measured.
+
+    A map's inputs or outputs, or a state, of which a step is more than the rms, so that most of it becomes 0; weights
+    that are off by more than a fifth, because one of a row is much larger than the others.
+    """
+    found, layers = [], quantized_linears(model)
+    outputs = {id(layer.output) for layer in layers.values()}
+    for name, layer in layers.items():
+        spans = {"outputs": (layer.output, ranges.outputs)}
+        if id(layer.input) not in outputs:  # else it is one of those
+            spans["inputs"] = (layer.input, ranges.inputs)
+        for kind, (quantizer, known) in spans.items():
+            found += _lost(name, kind, quantizer, known[name], ranges.squares[kind].get(name))
+        error = _weight_error(layer)
+        if error > LARGEST_WEIGHT_ERROR:
+            bits = 8 if layer.limit == WEIGHT_LIMITS["int8"] else 4
+            found.append(
+                f"{name}: its weights in {bits} bits are off by {100 * error:.0f} % (rms), as some of a row are much "
+                "larger than the others: use --method qat or more bits, or train with more weight_decay"
+            )
+    for name, grid in state_grids(model).items():
+        mean = ranges.squares["states"].get(name)
+        if mean is None:
+            continue
+        lost = (grid.scale > mean.root) & (mean.root > 0)
+        if bool(lost.any()):
+            step, rms = float(grid.scale[lost].max()), float(mean.root[lost].min())
+            found.append(
+                f"{name}: in {int(lost.sum())} of {lost.numel()} scales of the state a step (up to {step:.3g}) is more "
+                f"than the rms (down to {rms:.3g}), so most of it becomes 0: use --state int16 or float32"
+            )
+    return found
+
+
+def _lost(name: str, kind: str, quantizer: Quantizer, span: Span, mean: Mean | None) -> list[str]:
+    """The warning about inputs or outputs that one step of int8 is too much for; none of others."""
+    if mean is None or not 0 < float(mean.root) < float(quantizer.scale):
+        return []
+    return [
+        f"{name}: its {kind} lie between {span[0]:.3g} and {span[1]:.3g}, so a step of int8 is "
+        f"{float(quantizer.scale):.3g}, and their rms is {float(mean.root):.3g}: most of them become 0. Clip what "
+        "makes the largest, train longer, or leave the map float by overriding projections()"
+    ]
+
+
+@torch.no_grad()
+def _weight_error(layer: QuantizedLinear) -> float:
+    """How far the weights are off, relative to their root mean square."""
+    weight, plain = layer.parts()[0], layer.linear.weight
+    size = float(plain.norm())
+    return float((weight - plain).norm()) / size if size else 0.0

@@ -1,10 +1,10 @@
-"""The stage behind ``edgeseq quantize``: a float model folder in, one with int8 weights and activations out."""
+"""The stage behind ``edgeseq quantize``: a float model folder in, one of fewer bits out."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Precision, Stage
-from edgeseq.models.contract import StreamingModel
+from edgeseq.models.contract import StreamingModel, set_mask, weight_of
+from edgeseq.models.memories import check_radius, response_errors
 from edgeseq.models.threads import threads
-from edgeseq.quant.calibrate import calibrate, quantize_model
+from edgeseq.quant.calibrate import calibrate, coarse, quantize_model
 from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.quant.flips import SECONDS, spike_flips
+from edgeseq.quant.gates import check_drop, check_limit
 from edgeseq.training.loop import Report
 from edgeseq.training.stage import (
     Announce,
@@ -34,10 +36,13 @@ from edgeseq.training.stage import (
     write_scored,
 )
 
-METHODS = ("qat", "ptq")
-STATES = ("float32", "int16", "int8")
+METHODS = ("qat", "ptq", "qd", "dq")
+LOW_BIT = ("qd", "dq")  # which have fewer levels of float weights, and activations in float32
+BITS = (8, 4)  # of weights that integers are multiplied by
+FORMATS = ("float32", "int16", "int8")
 PRESET = "gru"  # whose settings a model is tuned with that was made from no preset
 TUNING = {"rounds": 3, "learning_rate": 5e-4}  # the weights are good already: they only learn to live with the rounding
+Warn = Callable[[str], None]
 
 
 def quantize(
@@ -45,34 +50,66 @@ def quantize(
     out: str | Path,
     *,
     method: str = "qat",
+    bits: int = 8,
     state: str = "float32",
+    memory: str = "float32",
     teachers: Sequence[str | Path] = (),
     data: str | None = None,
     seed: int = 0,
     changes: dict[str, Any] | None = None,
+    max_drop: float | None = None,
     overwrite: bool = False,
     trust: bool = False,
     announce: Announce = lambda model, split, settings: None,
+    warn: Warn = lambda message: None,
     tick: Callable[[], None] = lambda: None,
     report: Report = lambda ended, steps: None,
 ) -> Folder:
-    """Quantize the model of ``source`` to int8 and write the folder ``out``.
+    """Give the model of ``source`` weights of ``bits`` and write the folder ``out``.
 
-    Batch norms are folded first. Ranges are the true least and greatest values on the training subjects' recordings,
-    streamed with the state carried (``tick`` is called at each frame). ``method`` "ptq" leaves it at that; "qat" then
-    trains on with the rounding in place, the ranges fixed, with the settings of the model's preset and ``changes``, on
-    the labels or, with ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does. ``state`` is the precision
-    that the carried state is kept at. The split is that of ``source``. Of a model that spikes, how often each
-    population does otherwise than in float is among the metrics.
+    For example ``quantize("runs/student", "runs/student-int4", bits=4, max_drop=1.0)``.
+
+    ``method`` "ptq" and "qat" make integer maps: weights of 8 or 4 bits, activations of 8. Batch norms are folded
+    first. Ranges are the true least and greatest values on the training subjects' recordings, streamed with the state
+    carried (``tick`` is called at each frame). "ptq" leaves it at that; "qat" then trains on with the rounding in
+    place, the ranges fixed, with the settings of the model's preset and ``changes``, on the labels or, with
+    ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does. ``state`` is the precision that the carried state
+    is kept at, ``memory`` that of what it is multiplied by: A and B of an LMU, the Ā of S4D. "qd" and "dq" are
+    :func:`edgeseq.quant.low_bit_stage.quantize_weights`, whose activations and states stay float32.
+
+    The split is that of ``source``, and weights that were pruned stay so. ``warn`` is called with what the chosen
+    formats can hardly say of this model, which is in the lineage too. Of a model that spikes, how often each population
+    does otherwise than in float is among the metrics.
 
     Raises:
-        InputError: an unknown method, state or setting, a model that is quantized already, unusable data.
-        Unsupported: a layer or state of the model cannot be quantized.
+        InputError: an unknown method, format or setting, a model that is quantized already, unusable data.
+        Unsupported: a layer, state or memory of the model cannot be quantized.
+        GateFailed: a memory in that format does not forget, or macro-F1 on the validation subjects falls by more than
+            ``max_drop`` points below that of ``source``. Nothing is written.
         MissingDependency: Brevitas is not installed.
     """
     out, parent, changes = Path(out), open_folder(source), changes or {}
+    if method in LOW_BIT:
+        _check_formats(method, state, memory)
+        from edgeseq.quant.low_bit_stage import quantize_weights
+
+        return quantize_weights(
+            *(source, out),
+            method=method,
+            bits=bits,
+            teachers=teachers,
+            data=data,
+            seed=seed,
+            changes=changes,
+            max_drop=max_drop,
+            overwrite=overwrite,
+            trust=trust,
+            announce=announce,
+            report=report,
+        )
     check_start(out, seed, [parent.path, *teachers], overwrite=overwrite)
-    _check_request(parent, method, state, teachers, changes)
+    _check_request(parent, method, bits, {"state": state, "memory": memory}, teachers, changes)
+    check_limit(parent, max_drop)
     loss, others = split_changes(changes)
     test, validation = kept_apart(parent)
     dataset = trained_on(parent, data)
@@ -80,20 +117,28 @@ def quantize(
     folders = [open_folder(teacher) for teacher in teachers]
     models = load_teachers(folders, dataset, split, trust=trust)
     trainee = prepare(parent, PRESET, dataset, split, {**TUNING, **others}, seed, trust=trust)
-    arguments = {**trainee.arguments, **trainee.model.eval().fold()}
-    trainee = dataclasses.replace(trainee, arguments=arguments, precision=Precision("int8", "int8", state))
+    trainee = _folded(trainee, Precision(f"int{bits}", "int8", state, memory))
     plain = copy.deepcopy(trainee.model)
 
     def measure(model: StreamingModel) -> dict[str, float]:
         return _flips(plain, model, split)
 
+    def check(metrics: Mapping[str, float]) -> None:
+        check_radius(trainee.model)
+        check_drop(parent, metrics, max_drop)
+
     with threads(trainee.settings.threads):
         ranges = calibrate(trainee.model, split.train.recordings, tick)
     quantize_model(trainee.model, trainee.precision, ranges)
+    if memory != "float32":
+        check_radius(trainee.model)  # ahead of any training
+    warnings = [*coarse(trainee.model, ranges), *response_errors(plain, trainee.model)]
+    for message in warnings:
+        warn(message)
     how = distillation(loss) if models else None
-    entry = _entry(parent, trainee, method, how, folders, seed, data, dataset)
+    entry = _entry(parent, trainee, method, how, folders, warnings, seed, data, dataset)
     if method == "ptq":
-        return write_scored(out, trainee, split, entry, measure=measure, overwrite=overwrite)
+        return write_scored(out, trainee, split, entry, measure=measure, check=check, overwrite=overwrite)
     announce(trainee.model, split, trainee.settings)
     with ExitStack() as stack:
         objective = None
@@ -104,9 +149,19 @@ def quantize(
             objective=objective,
             teachers=folders,
             measure=measure,
+            check=check,
             overwrite=overwrite,
             report=report,
         )
+
+
+def _folded(trainee: Trainee, precision: Precision) -> Trainee:
+    """The trainee with its batch norms folded, to be of ``precision``; what was pruned of its maps stays so."""
+    arguments = {**trainee.arguments, **trainee.model.eval().fold()}
+    for name in trainee.pruned:
+        layer = trainee.model.get_submodule(name)
+        set_mask(layer, weight_of(layer) != 0)
+    return dataclasses.replace(trainee, arguments=arguments, precision=precision)
 
 
 def _flips(plain: StreamingModel, quantized: StreamingModel, split: Split) -> dict[str, float]:
@@ -119,13 +174,31 @@ def _flips(plain: StreamingModel, quantized: StreamingModel, split: Split) -> di
     return {"spike_rate": round(found["all"].fired / found["all"].counted, 6), **flips}
 
 
+def _check_formats(method: str, state: str, memory: str) -> None:
+    """Refuse formats that a method of few bits does not make."""
+    for what, value in (("state", state), ("memory", memory)):
+        if value != "float32":
+            raise InputError(
+                f"{method} leaves the {what} in float32: leave --{what} {value} out, or quantize what it writes by ptq"
+            )
+
+
 def _check_request(
-    parent: Folder, method: str, state: str, teachers: Sequence[str | Path], changes: dict[str, Any]
+    parent: Folder,
+    method: str,
+    bits: int,
+    formats: Mapping[str, str],
+    teachers: Sequence[str | Path],
+    changes: dict[str, Any],
 ) -> None:
     """Refuse what cannot be asked for together, before any data is read."""
-    for what, value, known in (("method", method, METHODS), ("state precision", state, STATES)):
-        if value not in known:
-            raise unknown(what, value, known)
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    for what, value in formats.items():
+        if value not in FORMATS:
+            raise unknown(f"{what} precision", value, FORMATS)
+    if bits not in BITS:
+        raise InputError(f"{method} makes weights of 8 or 4 bits, not {bits}: for others use --method qd or dq")
     if parent.manifest.precision != Precision():
         have = parent.manifest.precision.weights
         raise InputError(f"{parent.path} has {have} weights already: start from the float model that it came from")
@@ -143,6 +216,7 @@ def _entry(
     method: str,
     how: Distillation | None,
     teachers: Sequence[Folder],
+    warnings: Sequence[str],
     seed: int,
     data: str | None,
     dataset: Dataset,
@@ -158,6 +232,7 @@ def _entry(
             "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
             "distillation": msgspec.to_builtins(how),
             "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in teachers],
+            "warnings": list(warnings),
         },
         seed=seed,
         data=data or (origin.data if origin else None),

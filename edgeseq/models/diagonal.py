@@ -29,6 +29,8 @@ from edgeseq.models.contract import Store
 CHUNK = 32  # frames computed in one product; of 16 to 128 the best on the whole for B = 8 to 64, 4 to 32 modes
 INITIALIZATIONS = ("lin", "inv", "legs", "real")
 RULES = ("zoh", "bilinear")
+SMALLEST_MAGNITUDE = 1e-30  # of Ā, whose logarithm is then a number
+SMALLEST_STEP = 1e-6  # of log-magnitude and phase: what float32 shows of an Ā next to 1
 LARGEST_IMAGINARY_B = 2.0  # as the authors clip it: it grows with N
 
 
@@ -78,6 +80,7 @@ class DiagonalSsm(nn.Module):
     """
 
     rate: Tensor
+    memory_limit: int | None = None
 
     def __init__(
         self,
@@ -124,7 +127,8 @@ class DiagonalSsm(nn.Module):
     def discretize(self) -> tuple[Tensor, Tensor]:
         """Ā and w ``(2, M, H)``, real and imaginary parts: computed in double, then rounded to the layer's type.
 
-        Convolution and step both start from these, so that they are one system.
+        Convolution and step both start from these, so that they are one system. With ``memory_limit`` Ā stands on a
+        grid of log-magnitudes and one of phases, of so many steps each, and gradients pass straight through.
         """
         dt = (torch.exp(self.log_dt.double()) * self.rate.double())[:, None]  # (H, 1)
         a = torch.complex(-torch.exp(self.log_decay.double()), self.frequency.double())  # (H, M)
@@ -135,6 +139,9 @@ class DiagonalSsm(nn.Module):
         else:
             turn = (1 + dt * a / 2) / (1 - dt * a / 2)
             weight = 2 * c * dt / (1 - dt * a / 2)
+        if self.memory_limit is not None:
+            turn = _on_polar_grid(turn, self.memory_limit)
+            weight = 2 * c * (turn - 1) / a  # B̄ by either rule: constant inputs come out as they did
         both = torch.view_as_real(torch.stack([turn, weight])).permute(0, 3, 2, 1)  # (2, 2, M, H)
         turn, weight = both.to(self.D.dtype).unbind(0)
         return turn, weight
@@ -275,6 +282,20 @@ def _turning(turn: Tensor) -> tuple[Tensor, Tensor]:
     """What the state, and the state with its parts swapped, are multiplied by ``(2, M, H)`` to be turned by Ā."""
     real, imaginary = turn
     return torch.stack([real, real]), torch.stack([-imaginary, imaginary])
+
+
+def _on_polar_grid(turn: Tensor, limit: int) -> Tensor:
+    """Ā ``(H, M)`` with log-magnitudes of -1 to -``limit`` steps, so that it is never 1, and phases of as many to each
+    side.
+    """
+    decay = -torch.log(turn.abs().clamp(min=SMALLEST_MAGNITUDE))
+    return torch.polar(torch.exp(-_stepped(decay, limit, 1)), _stepped(turn.angle(), limit, -limit))
+
+
+def _stepped(values: Tensor, limit: int, least: int) -> Tensor:
+    """``values`` in whole steps of max|v| / ``limit``, of ``least`` or more; gradients pass as if it were not."""
+    step = (values.detach().abs().max() / limit).clamp(min=SMALLEST_STEP)
+    return values + (torch.round(values.detach() / step).clamp(least, limit) * step - values).detach()
 
 
 def _complex(parts: Tensor) -> Tensor:

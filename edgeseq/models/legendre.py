@@ -79,8 +79,17 @@ def taps_for(order: int, theta: float, error: float) -> int:
     return max(1, int((left > error * whole).sum()))
 
 
+def on_grid(values: Tensor, limit: int) -> Tensor:
+    """``values`` rounded to 2 ``limit`` + 1 even steps from -max|v| to max|v|."""
+    scale = values.abs().max() / limit
+    return torch.round(values / scale) * scale if bool(scale > 0) else values
+
+
 class LegendreMemory(nn.Module):
-    """``m_t = A m_{t-1} + B u_t`` for C channels that share A and B. Both are constants: not trained, not quantized."""
+    """``m_t = A m_{t-1} + B u_t`` for C channels that share A and B: constants, not trained, in float32 or on a grid.
+
+    ``limit``: of the steps of that grid (:meth:`round_to`); None of one in float32.
+    """
 
     A: Tensor
     B: Tensor
@@ -88,6 +97,7 @@ class LegendreMemory(nn.Module):
     def __init__(self, channels: int, order: int, theta: float) -> None:
         super().__init__()
         self.channels, self.order, self.theta = channels, order, theta
+        self.limit: int | None = None
         a, b = discretize(order, theta)
         self.register_buffer("A", a.to(torch.get_default_dtype()))
         self.register_buffer("B", b.to(torch.get_default_dtype()))
@@ -100,6 +110,14 @@ class LegendreMemory(nn.Module):
         a, b = discretize(self.order, theta)
         self.A.copy_(a)
         self.B.copy_(b)
+        if self.limit is not None:
+            self.round_to(self.limit)
+
+    def round_to(self, limit: int) -> None:
+        """Put A and B on symmetric grids of -``limit`` to ``limit`` steps each, in place."""
+        self.limit = limit
+        self.A.copy_(on_grid(self.A, limit))
+        self.B.copy_(on_grid(self.B, limit))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         stored = state_dict.get(f"{prefix}A")

@@ -1,7 +1,8 @@
-"""Layers with int8 weights and activations, and states kept on a grid: what a compressed model is built from.
+"""Layers with int8 or int4 weights and int8 activations, and states on a grid: what a compressed model is built from.
 
     q(x) = clip(round(x / s) + z, -128, 127)               an activation: one scale s and zero point z a tensor
-    w_i  = s_i · round(w / s_i), s_i = max|w_i| / 127        a weight matrix: one scale an output channel, symmetric
+    w_i  = s_i · round(w / s_i), s_i = max|w_i| / l          a weight matrix: one scale an output channel, symmetric,
+                                                            l = 127 for int8 and 7 for int4
     b_i  = s s_i · round(b / (s s_i))                       a bias: int32, at the scale of the products
 
 after Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
@@ -9,7 +10,8 @@ CVPR 2018. In training the rounding passes gradients straight through, and nothi
 Weights are quantized by Brevitas. Activations go through torch's own fake quantization: it multiplies by 1 / s as the
 runtimes do, and costs a fraction of a general quantizer's call, which a recurrent loop pays at every frame.
 
-Only what is an nn.Linear is quantized. The memory of an LMU (A, B and its state) stays wide; so does a GRU's state as
+Only what is an nn.Linear is quantized. The memory of an LMU (A, B and its state) stays wide, unless it is asked for
+(:mod:`edgeseq.models.memories`); so does a GRU's state as
 it is carried and in the products with its gates, while the linear map that reads it is int8.
 """
 
@@ -25,9 +27,11 @@ from torch.nn.functional import linear
 from edgeseq.errors import InputError, MissingDependency, Unsupported
 from edgeseq.manifest import Precision
 from edgeseq.models.contract import Projection, Store, StreamingModel, set_mask
+from edgeseq.models.memories import MEMORY_LIMITS, Memory, memories, round_memories
 from edgeseq.program.quantized import HIGHEST, LOWEST
 
 STATE_LIMITS = {"int8": 127, "int16": 32767}
+WEIGHT_LIMITS = {"int8": 127, "int4": 7}
 SMALLEST_SCALE = 1e-12  # 1 / s must be a float32 number, whatever the range
 LARGEST_BIAS = 2**30  # so that half of int32 is left for the products
 LARGEST_WIDTH = (2**31 - 1 - LARGEST_BIAS) // (255 * 127)  # inputs whose products fit there
@@ -67,12 +71,16 @@ class Quantizer(nn.Module):
 
 
 class QuantizedLinear(nn.Module):
-    """``y = q_out(W q_in(x) + b)`` with int8 weights; the integer form of it is exact (see docs/operators.md)."""
+    """``y = q_out(W q_in(x) + b)`` with integer weights; the integer form of it is exact (see docs/operators.md).
 
-    def __init__(self, plain: nn.Linear) -> None:
+    Weights are of -``limit`` to ``limit`` steps: 127 of int8, 7 of int4, which only needs fewer of an int8's values.
+    """
+
+    def __init__(self, plain: nn.Linear, weights: str = "int8") -> None:
         super().__init__()
         self.in_features, self.out_features = plain.in_features, plain.out_features
-        self.linear = _brevitas_linear(plain)
+        self.limit = WEIGHT_LIMITS[weights]
+        self.linear = _brevitas_linear(plain, weights)
         self.input = Quantizer()
         self.output = Quantizer()
 
@@ -114,7 +122,7 @@ class QuantizedLinear(nn.Module):
         return weight, self.linear.bias, self.input.scale * scale
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights ``(out, in)`` int8, bias ``(out)`` int32, and the weights' scales ``(out)`` float32."""
+        """Weights ``(out, in)`` in int8 tensors, bias ``(out)`` int32, and the weights' scales ``(out)`` float32."""
         with torch.no_grad():
             weight, scale = self._rows()
             return (
@@ -170,31 +178,39 @@ class StateGrid(nn.Module):
 def with_precision(model: StreamingModel, precision: Precision) -> StreamingModel:
     """Replace the linear maps and stores of a float ``model``, in place, by those of ``precision``; ranges are not set.
 
+    Its memories are put on their grid too.
+
     Raises:
         Unsupported: a combination of number formats that is not known, or a model that would not be of it: it names
-            no linear map, shares one between two places, or keeps a state that passes no store.
+            no linear map, shares one between two places, keeps a state that passes no store, or has no memory.
         MissingDependency: Brevitas is not installed.
     """
     kinds = (precision.weights, precision.activations)
-    if kinds not in (("float32", "float32"), ("int8", "int8")):
-        raise Unsupported(f"weights {kinds[0]} with activations {kinds[1]}: float32 with float32, or int8 with int8")
+    if kinds not in (("float32", "float32"), ("int8", "int8"), ("int4", "int8")):
+        raise Unsupported(
+            f"weights {kinds[0]} with activations {kinds[1]}: float32 with float32, or int8 or int4 with int8"
+        )
     if precision.state not in ("float32", *STATE_LIMITS):
         raise Unsupported(f"state precision {precision.state!r}: float32, int16 and int8 are known")
-    projections = model.projections() if kinds[0] == "int8" else {}
-    if kinds[0] == "int8":
+    integer = precision.weights in WEIGHT_LIMITS
+    projections = model.projections() if integer else {}
+    if integer:
         _check_projections(model, projections)
+    remembered = {} if precision.memory == "float32" else _memories(model, precision.memory)
     stores = {} if precision.state == "float32" else _stores(model, precision.state)
     # Everything is checked: a model that is refused is as it was.
-    _quantize_projections(model, projections)
+    _quantize_projections(model, projections, precision.weights)
+    if remembered:
+        round_memories(remembered.values(), precision.memory)
     for name, store in stores.items():
         model.set_submodule(name, StateGrid(store.shape, precision.state))
     return model
 
 
-def _quantize_projections(model: StreamingModel, projections: Mapping[str, Projection]) -> None:
+def _quantize_projections(model: StreamingModel, projections: Mapping[str, Projection], weights: str) -> None:
     for name in projections:
         plain = cast(nn.Linear, model.get_submodule(name))
-        model.set_submodule(name, QuantizedLinear(plain))
+        model.set_submodule(name, QuantizedLinear(plain, weights))
         if getattr(plain, "mask", None) is not None:
             set_mask(model.get_submodule(name), cast(Tensor, plain.mask))
     made = quantized_linears(model)
@@ -240,6 +256,17 @@ def _stores(model: StreamingModel, kind: str) -> dict[str, Store]:
     return stores
 
 
+def _memories(model: StreamingModel, kind: str) -> dict[str, Memory]:
+    """The model's memories by name: one at least."""
+    if kind not in MEMORY_LIMITS:
+        raise Unsupported(f"memory precision {kind!r}: float32, int16 and int8 are known")
+    if not (found := memories(model)):
+        raise Unsupported(
+            f"{type(model).__name__} has no linear memory to keep in {kind}: those of LMU families and of S4D have one"
+        )
+    return found
+
+
 def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
     """The quantized linear maps of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
@@ -250,15 +277,16 @@ def state_grids(model: nn.Module) -> dict[str, StateGrid]:
     return {name: module for name, module in model.named_modules() if isinstance(module, StateGrid)}
 
 
-def _brevitas_linear(plain: nn.Linear) -> Any:
+def _brevitas_linear(plain: nn.Linear, kind: str) -> Any:
     try:
         from brevitas.nn import QuantLinear
         from brevitas.quant import Int8WeightPerChannelFloat
     except ImportError:
-        raise MissingDependency("brevitas", "train", "int8 weights") from None
+        raise MissingDependency("brevitas", "train", f"{kind} weights") from None
 
     class Weights(Int8WeightPerChannelFloat):  # type: ignore[misc]
         scaling_min_val = SMALLEST_ROW
+        bit_width = int(kind.removeprefix("int"))
 
     made = QuantLinear(plain.in_features, plain.out_features, bias=True, weight_quant=Weights)
     with torch.no_grad():

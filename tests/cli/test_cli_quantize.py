@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
+import msgspec
 import pytest
 
 from edgeseq.cli import output
 from edgeseq.export import stage
 from edgeseq.folder import MANIFEST_NAME, open_folder, seal
 from edgeseq.program import Program
+from edgeseq.quant import quantize_stage
 
 TINY = ("--set", "rounds=1", "--set", "steps=1", "--set", "batch=2", "--set", "crop=2")
 FRAMES = 250  # as few_frames_do allows
@@ -108,6 +110,10 @@ def test_by_default_it_trains_on_with_settings_of_set_after_config(edgeseq, trai
     [
         (["--method", "qta"], "unknown method 'qta'. Did you mean 'qat'?"),
         (["--state", "int9"], "unknown state precision 'int9'. Did you mean 'int8'?"),
+        (["--memory", "int9"], "unknown memory precision 'int9'. Did you mean 'int8'?"),
+        (["--memory", "int16", "--method", "qd"], "qd leaves the memory in float32"),
+        (["--bits", "5"], "qat makes weights of 8 or 4 bits, not 5: for others use --method qd or dq"),
+        (["--max-drop", "-1"], "a number, 0 or more, is needed"),
         (["--method", "ptq", "--set", "rounds=2"], "use --method qat"),
         (["--method", "ptq", "--teacher", "nowhere"], "use --method qat"),
         (["--set", "distillation.soft=1"], "name one with --teacher"),
@@ -126,6 +132,41 @@ def test_wrong_options_exit_2_and_write_nothing(edgeseq, trained, tmp_path, argu
     assert said in done.document["error"]["message"]
     assert "Traceback" not in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_4_bits_are_called_so(edgeseq, trained, tmp_path):
+    out = tmp_path / "q"
+    done = edgeseq("quantize", trained, "--out", out, "--method", "ptq", "--bits", 4)
+    assert done.code == 0, done.err
+    assert f"float32 {accuracy(trained)}, int4 {accuracy(out)}\n" in done.out
+    assert "int4" in edgeseq("inspect", out).out
+
+
+def test_what_is_warned_of_is_on_standard_error_and_in_json(edgeseq, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize_stage, "coarse", lambda model, ranges: ["a step of int8 is 3"])
+    done = edgeseq("quantize", trained, "--out", tmp_path / "q", "--method", "ptq", "--json")
+    assert done.document["warnings"] == ["a step of int8 is 3"]
+    assert "warning: a step of int8 is 3\n" in done.err
+
+
+def test_a_gate_that_fails_exits_5_and_writes_nothing(edgeseq, trained, tmp_path):
+    source = tmp_path / "gru"
+    shutil.copytree(trained, source)
+    manifest = open_folder(trained).manifest
+    seal(source, msgspec.structs.replace(manifest, metrics={**manifest.metrics, "validation_macro_f1": 1.0}))
+    strict = ("quantize", source, "--out", tmp_path / "q", "--method", "ptq", "--max-drop")
+    done = edgeseq(*strict, 0, "--json")
+    assert done.code == done.document["error"]["exit_code"] == 5
+    assert "and at most 0 are allowed" in done.document["error"]["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["gru"]
+    assert edgeseq(*strict, 100).code == 0
+
+
+def test_few_levels_of_floats_are_called_by_their_bits(edgeseq, trained, tmp_path):
+    out = tmp_path / "q"
+    done = edgeseq("quantize", trained, "--out", out, "--method", "qd", "--bits", 3, *TINY)
+    assert done.code == 0, done.err
+    assert f"float32 {accuracy(trained)}, 3 bits {accuracy(out)}\n" in done.out
 
 
 def test_a_folder_and_a_target_are_needed(edgeseq, trained, small, tmp_path):

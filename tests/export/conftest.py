@@ -86,6 +86,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="session")
+def families() -> dict[str, tuple[str, dict[str, Any]]]:
+    """By variant, a family and arguments that make it tiny."""
+    return FAMILIES
+
+
 def family_model(name: str, seed: int = 0) -> StreamingModel:
     torch.manual_seed(seed)
     family, arguments = FAMILIES[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from edgeseq.models.contract import Projection, Store
 from edgeseq.models.quantized import quantized_linears, state_grids
 from edgeseq.models.registry import build
 from edgeseq.program.quantized import QLinear
-from edgeseq.quant.calibrate import calibrate, quantize_model
+from edgeseq.quant.calibrate import calibrate, coarse, quantize_model
 
 LMU = {"channels": [3, 2], "orders": [5, 4], "thetas": [20.0, 40.0], "hidden": [12, 9]}
 
@@ -121,6 +123,63 @@ def test_answers_finer_than_their_products_are_refused_by_the_name_of_the_layer(
     ranges.outputs["readout"] = (0.0, 1e-6)
     with pytest.raises(Unsupported, match=r"readout answers on a scale of .*train longer, or leave it out"):
         quantize_model(gru, Precision("int8", "int8"), ranges)
+
+
+def test_mean_squares_are_those_of_the_streamed_values(lmu):
+    streams = drawn(25, 40)
+    ranges = calibrate(lmu, streams)
+    x = torch.cat([lmu.normalize(torch.from_numpy(recording.x)) for recording in streams])
+    rms = ranges.squares["inputs"]["blocks.0.encoder"].root
+    assert float(rms) == pytest.approx(float(x.square().mean().sqrt()), rel=1e-4)
+    assert ranges.squares["states"]["blocks.0.memory.store"].root.shape == (5,)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_ordinary_ranges_give_nothing_to_say(lmu, weights):
+    ranges = calibrate(lmu, drawn(60))
+    assert coarse(quantize_model(lmu, Precision(weights, "int8", "int8"), ranges), ranges) == []
+
+
+def test_a_step_above_the_rms_is_said_with_the_map_its_range_and_the_mend(lmu):
+    quiet = drawn(*[200] * 100)
+    for recording in quiet:
+        recording.x[:] *= 1e-3
+    quiet[0].x[7, 0] = 5.0  # once
+    ranges = calibrate(lmu, quiet)
+    said = coarse(quantize_model(lmu, Precision("int8", "int8"), ranges), ranges)
+    assert said
+    first = next(message for message in said if message.startswith("blocks.0.encoder: its inputs lie between"))
+    assert " and 5, so a step of int8 is 0.0198" in first
+    assert "projections()" in first
+
+
+def test_a_state_that_int8_rounds_away_is_said_and_int16_keeps_it():
+    torch.manual_seed(0)
+    gru = build("rnn", 6, 4, {"hidden": 8}).eval()
+    for kind, count in (("int8", 1), ("int16", 0)):
+        model = copy.deepcopy(gru)
+        ranges = calibrate(model, drawn(30))
+        ranges.states["layers.0.store"].fill_(300.0)
+        said = coarse(quantize_model(model, Precision("int8", "int8", kind), ranges), ranges)
+        states = [message for message in said if "of the state" in message]
+        assert len(states) == count
+        assert all("1 of 1 scales" in message and "--state int16" in message for message in states)
+
+
+def test_weights_that_stand_in_the_shadow_of_one_are_said_with_how_far_they_are_off():
+    torch.manual_seed(0)
+    gru = build("rnn", 6, 4, {"hidden": 32}).eval()
+    with torch.no_grad():
+        gru.readout.weight[:, 0] = 12 * gru.readout.weight.abs().max()
+        gru.readout.weight[:, 1:] *= 3
+    ranges = calibrate(gru, drawn(30))
+    for weights in ("int8", "int4"):
+        model = quantize_model(copy.deepcopy(gru), Precision(weights, "int8"), ranges)
+        said = [message for message in coarse(model, ranges) if message.startswith("readout: its weights")]
+        wanted, layer = gru.readout.weight, quantized_linears(model)["readout"]
+        error = ((layer.parts()[0] - wanted).norm() / wanted.norm()).item()
+        assert len(said) == (error > 0.2) == (weights == "int4")
+        assert all(f"in 4 bits are off by {100 * error:.0f} %" in message for message in said)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

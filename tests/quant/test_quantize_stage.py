@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -14,15 +15,17 @@ from safetensors.torch import load_file
 from edgeseq.data import Dataset, Mapping, Recording, write_npz
 from edgeseq.devices import check
 from edgeseq.devices.check import check_folder
-from edgeseq.errors import InputError
+from edgeseq.errors import GateFailed, InputError
 from edgeseq.export import stage
 from edgeseq.export.stage import export
-from edgeseq.folder import WEIGHTS_NAME, open_folder
+from edgeseq.folder import WEIGHTS_NAME, new_folder, open_folder, seal
 from edgeseq.lineage import trained_on
 from edgeseq.manifest import Precision
+from edgeseq.models.memories import memories
 from edgeseq.models.quantized import quantized_linears, state_grids
 from edgeseq.models.store import load_model
 from edgeseq.quant import quantize_stage
+from edgeseq.quant.prune_stage import prune
 from edgeseq.quant.quantize_stage import TUNING, quantize
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.stage import train
@@ -31,6 +34,7 @@ RATE = 25.0
 SHORT = {"rounds": 2, "steps": 3, "batch": 4, "crop": 1.0, "settle": 0.1}
 LMU = {"model.channels": [2, 2], "model.orders": [3, 4], "model.thetas": [10.0, 20.0], "model.hidden": [5, 4]}
 LMU |= {"model.products": 2, "model.dropout": 0.0}
+UNTRAINED = {"method": "ptq"}
 SIZES = {"lmu": LMU, "gru": {"model.hidden": 6}}
 INTEGER_LAYERS = {"lmu": 7, "gru": 3}
 FRAMES = 200  # of a proof, which is not what these tests are about
@@ -117,12 +121,13 @@ def test_the_manifest_says_what_was_quantized_and_how(floats, tuned, waves):
     assert (said["teachers"], said["distillation"]) == ([], None)
 
 
-def test_calibration_alone_has_no_settings_and_keeps_the_weights(floats, calibrated):
+def test_calibration_alone_has_no_settings_and_only_rounds_the_weights(floats, calibrated):
     entry = calibrated.manifest.lineage[-1]
     assert (entry.verb, entry.arguments["method"], entry.arguments["settings"]) == ("quantize", "ptq", None)
     before, after = weights(floats["lmu"]), weights(calibrated)
     for name, layer in quantized_linears(load_model(calibrated)).items():
-        assert torch.equal(layer.linear.weight, before[f"{name}.weight"])
+        half = 0.5001 * layer.integers()[2][:, None]  # a step: they are written where they are computed with
+        assert bool(((layer.linear.weight - before[f"{name}.weight"]).abs() <= half).all())
         assert torch.equal(layer.linear.bias, before[f"{name}.bias"])
         assert float(after[f"{name}.input.scale"]) != 1.0
     assert torch.equal(after["input_mean"], before["input_mean"])
@@ -223,6 +228,117 @@ def test_every_file_can_be_read_by_the_same_people(tuned, exported):
         assert len({file.stat().st_mode for file in folder.path.iterdir()}) == 1
 
 
+# -- fewer bits, coarser memories -----------------------------------------------------------------------------------
+
+
+def test_4_bits_and_a_coarser_memory_are_said_and_loaded_as_they_were_scored(floats, tmp_path):
+    warned = []
+    made = quantize(
+        floats["lmu"].path, tmp_path / "q", method="ptq", bits=4, memory="int16", state="int8", warn=warned.append
+    )
+    assert made.manifest.precision == Precision("int4", "int8", "int8", "int16")
+    assert made.manifest.lineage[-1].arguments["precision"]["memory"] == "int16"
+    assert made.manifest.lineage[-1].arguments["warnings"] == warned
+    model = load_model(made)
+    for layer in quantized_linears(model).values():
+        assert int(layer.integers()[0].abs().max()) == 7
+    assert {memory.limit for memory in memories(model).values()} == {32767}
+    scores = evaluate(model, trained_on(made).only(["3"]))
+    assert scores.macro_f1 == pytest.approx(made.manifest.metrics["test_macro_f1"], abs=1e-6)
+
+
+def test_training_on_with_4_bits_moves_the_weights_and_leaves_the_memory(floats, tmp_path):
+    options = {"bits": 4, "memory": "int8", "changes": {**SHORT, "learning_rate": 0.01}}
+    made = quantize(floats["lmu"].path, tmp_path / "q", **options)
+    tuned, untrained = load_model(made), load_model(quantize(floats["lmu"].path, tmp_path / "p", **UNTRAINED, bits=4))
+    before, after = (quantized_linears(model) for model in (untrained, tuned))
+    assert any(not torch.equal(before[name].linear.weight, layer.linear.weight) for name, layer in after.items())
+    plain = load_model(floats["lmu"])
+    for name, memory in memories(tuned).items():
+        original = memories(plain)[name]
+        assert not torch.equal(memory.A, original.A)
+        assert (memory.A - original.A).abs().max() <= original.A.abs().max() / 250
+
+
+def test_what_the_formats_can_hardly_say_is_warned_of_and_kept_in_the_lineage(floats, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize_stage, "coarse", lambda model, ranges: ["one", "two"])
+    warned = []
+    made = quantize(floats["gru"].path, tmp_path / "q", method="ptq", warn=warned.append)
+    assert warned == made.manifest.lineage[-1].arguments["warnings"] == ["one", "two"]
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+@pytest.mark.parametrize("family", ["lmu", "gru"])
+def test_weights_that_were_pruned_stay_zero_and_are_named(floats, tmp_path, family, method):
+    sparse = prune(floats[family].path, tmp_path / "sparse", weights=0.5, criterion="magnitude", retrain=False)
+    assert sparse.manifest.pruned
+    options = UNTRAINED if method == "ptq" else {"changes": {**SHORT, "learning_rate": 0.05}}
+    made = quantize(sparse.path, tmp_path / "q", bits=4, **options)
+    assert made.manifest.pruned == sparse.manifest.pruned
+    held, model = load_model(sparse), load_model(made)
+    for name in made.manifest.pruned:
+        weight, layer = held.get_submodule(name).weight, quantized_linears(model)[name]
+        assert name in model.masks()
+        assert not layer.linear.weight[weight == 0].any()
+        assert not layer.integers()[0][weight == 0].any()
+        off = (layer.linear.weight - weight).abs() / layer.integers()[2][:, None]
+        assert method == "qat" or bool((off <= 0.501).all())
+
+
+@pytest.mark.parametrize("method", ["qd", "dq"])
+def test_few_levels_of_floats_are_a_stage_that_integers_may_follow(floats, tmp_path, method):
+    few = quantize(floats["gru"].path, tmp_path / "few", method=method, bits=3, changes=SHORT)
+    said = few.manifest.lineage[-1].arguments
+    assert (few.manifest.precision, said["method"], said["bits"]) == (Precision(), method, 3)
+    made = quantize(few.path, tmp_path / "q", **UNTRAINED)
+    assert made.manifest.precision == Precision("int8", "int8")
+    assert [entry.verb for entry in made.manifest.lineage] == ["train", "quantize", "quantize"]
+
+
+# -- gates ----------------------------------------------------------------------------------------------------------
+
+
+def reported(folder, out, **metrics):
+    """A copy of a folder that reports other scores."""
+    with new_folder(out) as staging:
+        for name in folder.manifest.files:
+            shutil.copyfile(folder.file(name), staging / name)
+        seal(staging, msgspec.structs.replace(folder.manifest, metrics={**folder.manifest.metrics, **metrics}))
+    return open_folder(out)
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+def test_a_score_that_falls_too_far_fails_with_nothing_written(floats, tmp_path, method):
+    source = reported(floats["gru"], tmp_path / "gru", validation_macro_f1=1.0)
+    options = UNTRAINED if method == "ptq" else {"changes": SHORT}
+    with pytest.raises(GateFailed, match=r"falls by .* and at most 0\.5 are allowed"):
+        quantize(source.path, tmp_path / "q", max_drop=0.5, **options)
+    assert not (tmp_path / "q").exists()
+    assert quantize(source.path, tmp_path / "q", max_drop=100.0, **options).manifest.metrics
+
+
+@pytest.mark.parametrize("method", ["qd", "ptq"])
+def test_a_limit_is_refused_where_the_source_has_no_score(floats, tmp_path, method):
+    source = floats["gru"]
+    without = {name: value for name, value in source.manifest.metrics.items() if name != "validation_macro_f1"}
+    with new_folder(tmp_path / "gru") as staging:
+        for name in source.manifest.files:
+            shutil.copyfile(source.file(name), staging / name)
+        seal(staging, msgspec.structs.replace(source.manifest, metrics=without))
+    with pytest.raises(InputError, match="leave out --max-drop"):
+        quantize(tmp_path / "gru", tmp_path / "q", method=method, max_drop=1.0)
+
+
+def test_a_memory_that_would_grow_is_refused_before_anything_is_trained(waves, tmp_path):
+    sizes = {"model.channels": [1], "model.orders": [24], "model.thetas": [640.0], "model.hidden": [4]}
+    source = train(waves, tmp_path / "lmu", preset="lmu", changes={**SHORT, **sizes}, test=["3"], validation=["5"])
+    steps = []
+    with pytest.raises(GateFailed, match=r"blocks\.0\.memory: the spectral radius .* is 1\.0.*--memory int16"):
+        quantize(source.path, tmp_path / "q", memory="int8", report=lambda ended, count: steps.append(count))
+    assert (steps, (tmp_path / "q").exists()) == ([], False)
+    assert quantize(source.path, tmp_path / "q", **UNTRAINED, memory="int16").manifest.precision.memory == "int16"
+
+
 # -- learning from a teacher ----------------------------------------------------------------------------------------
 
 
@@ -304,6 +420,11 @@ def test_a_wide_state_never_passes_a_quantizer_in_the_onnx_file(exported):
     [
         ({"method": "qta"}, r"unknown method 'qta'\. Did you mean 'qat'"),
         ({"state": "int32"}, r"unknown state precision 'int32'\. Did you mean 'int"),
+        ({"memory": "int32"}, r"unknown memory precision 'int32'\. Did you mean 'int"),
+        ({"bits": 6}, "qat makes weights of 8 or 4 bits, not 6: for others use --method qd or dq"),
+        ({"method": "qd", "bits": 4, "memory": "int16"}, "qd leaves the memory in float32: leave --memory int16 out"),
+        ({"method": "dq", "bits": 4, "state": "int8"}, "dq leaves the state in float32"),
+        ({"max_drop": -1.0}, "max_drop -1"),
         ({"method": "ptq", "changes": {"rounds": 2}}, "rounds is a setting for training, and ptq does not train"),
         ({"method": "ptq", "teachers": ["self"]}, "a teacher is there for training, and ptq does not train"),
         ({"changes": {"distillation.soft": 1}}, r"distillation\.soft is about learning from a teacher: name one"),
