@@ -96,10 +96,9 @@ class Run:
     best: Tensors
     history: list[Round] = field(default_factory=list)
 
-    @property
-    def best_score(self) -> float:
-        """The highest macro-F1 on the validation subjects so far."""
-        return max((entry.macro_f1 for entry in self.history), default=-1.0)
+    def best_score(self, first: int) -> float:
+        """The highest macro-F1 on the validation subjects so far, from round ``first`` on."""
+        return max((entry.macro_f1 for entry in self.history if entry.number >= first), default=-1.0)
 
 
 class _Notes(msgspec.Struct):
@@ -118,6 +117,7 @@ def fit(
     normalize: bool = True,
     objective: Objective | None = None,
     schedule: Schedule = lambda model, progress: None,
+    settled: float = 0.0,
     report: Report = lambda ended, steps: None,
 ) -> list[Round]:
     """Train ``model`` and leave in it the averaged weights that were best on the validation subjects.
@@ -125,7 +125,8 @@ def fit(
     ``checkpoint`` is a file for the unfinished run, left for the caller to remove; one that was left there by a run of
     the same ``identity`` is taken up. ``normalize`` sets the model's normalization from the training subjects.
     ``objective`` is :class:`CrossEntropy` if not given. ``schedule`` may change the model ahead of each step, as
-    gradual pruning does: by nothing but the share of the training that is done, so that a resumed run goes on alike.
+    gradual pruning does: by nothing but the share of the training that is done, so that a resumed run goes on alike;
+    rounds that end before the share ``settled`` are not chosen from. The last one always is.
     Every round draws from generators made of (seed, round), and nothing is carried from one to the next but the
     weights, so that a resumed run ends in the same weights.
 
@@ -141,6 +142,7 @@ def fit(
     objective = objective or CrossEntropy.of(split.train, settings)
     run = Run(model, copy.deepcopy(model), _optimizer(model, settings), {})
     _resume(run, checkpoint, identity)
+    first = min(math.ceil(settled * settings.rounds), settings.rounds) - 1  # the first round to choose from
     for number in range(len(run.history), settings.rounds):
         with flushed_denormals():
             loss = _round(run, batches, settings, objective, schedule, seed, number, report)
@@ -149,7 +151,7 @@ def fit(
         if not math.isfinite(loss):
             raise InputError(f"the loss of round {number} is {loss}: lower learning_rate, or look at the data's values")
         ended = Round(number, loss, scores.accuracy, scores.macro_f1)
-        if ended.macro_f1 >= run.best_score:  # of equals the last, which has learned longer
+        if number <= first or ended.macro_f1 >= run.best_score(first):  # of equals the last, which has learned longer
             run.best = {name: tensor.clone() for name, tensor in run.average.state_dict().items()}
         run.history.append(ended)
         _save(run, checkpoint, identity)

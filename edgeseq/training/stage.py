@@ -194,6 +194,7 @@ def complete(
     objective: Objective | None = None,
     teachers: Sequence[Folder] = (),
     schedule: Schedule = lambda model, progress: None,
+    settled: float = 0.0,
     finish: Finish = lambda model: {},
     measure: Measure = lambda model: {},
     check: Check = lambda metrics: None,
@@ -202,9 +203,9 @@ def complete(
 ) -> Folder:
     """Train, score and write the model folder, with the lineage entry ``entry``; takes up an interrupted run of it.
 
-    ``objective`` and ``schedule`` are those of :func:`edgeseq.training.loop.fit`. ``finish`` makes of the trained
-    model, in place, what is scored and written, and gives the tensors of it that fewer bits say exactly. The others are
-    those of :func:`write_scored`.
+    ``objective``, ``schedule`` and ``settled`` are those of :func:`edgeseq.training.loop.fit`. ``finish`` makes of the
+    trained model, in place, what is scored and written, and gives the tensors of it that fewer bits say exactly. The
+    others are those of :func:`write_scored`.
 
     Raises:
         InputError: the loss is not finite, or an interrupted run cannot be read.
@@ -218,6 +219,7 @@ def complete(
             normalize=new,
             objective=objective,
             schedule=schedule,
+            settled=settled,
             report=report,
         )
     coded = finish(model)

@@ -11,6 +11,7 @@ import torch
 from edgeseq.data import Dataset, Recording, split_by_subject, write_npz
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import open_folder
+from edgeseq.metrics import score
 from edgeseq.models.registry import build
 from edgeseq.models.store import load_model
 from edgeseq.training.evaluate import evaluate, logits, smooth
@@ -179,7 +180,7 @@ def test_nothing_is_lost_when_training_is_cut_off_while_it_scores(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeseq.training.stage._metrics", cut)
+        patch.setattr("edgeseq.training.stage.part_metrics", cut)
         with pytest.raises(KeyboardInterrupt):
             train(str(tmp_path / "waves.npz"), tmp_path / "m", **call)
     steps = []
@@ -187,6 +188,23 @@ def test_nothing_is_lost_when_training_is_cut_off_while_it_scores(tmp_path, monk
     assert steps == []
     assert again.manifest.files == whole.manifest.files
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m", "waves.npz", "whole"]
+
+
+@pytest.mark.parametrize(("settled", "chosen"), [(0.0, 0), (0.2, 0), (0.5, 1), (0.6, 2), (1.0, 3)])
+def test_rounds_that_end_before_the_model_has_settled_are_not_chosen_from(
+    split, tmp_path, monkeypatch, settled, chosen
+):
+    seen = []
+
+    def worse_each_time(model, dataset):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return score([(np.zeros(10, np.int16), (np.arange(10) < len(seen)).astype(np.int64))], 2)
+
+    monkeypatch.setattr("edgeseq.training.loop.evaluate", worse_each_time)
+    model = gru()
+    history = fit(model, split, with_changes(TINY, {"rounds": 4}), 0, tmp_path / "c", "a", settled=settled)
+    assert [each.macro_f1 for each in history] == sorted((each.macro_f1 for each in history), reverse=True)
+    assert all(torch.equal(tensor, seen[chosen][name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_damaged_unfinished_run_is_named(split, tmp_path):

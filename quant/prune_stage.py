@@ -1,0 +1,257 @@
+"""The stage behind ``edgeseq prune``: a float model folder in, one with fewer units, modes or weights out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeseq.data import Dataset, Split
+from edgeseq.errors import InputError, unknown
+from edgeseq.folder import Folder, open_folder
+from edgeseq.lineage import stage_entry, trained_on
+from edgeseq.manifest import Precision, Stage
+from edgeseq.models.contract import StreamingModel, parameter_count
+from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
+from edgeseq.quant.distill_stage import load_teachers
+from edgeseq.quant.gates import check_drop, check_limit
+from edgeseq.quant.narrow import Kept, narrowed, pruned
+from edgeseq.quant.prune import modes_to_keep, units_to_keep
+from edgeseq.quant.saliency import CRITERIA, Tensors, saliency, squared_gradients
+from edgeseq.quant.sparsity import RAMP, SCOPES, Gradual, Sparsity, open_masks, present, zero_shares
+from edgeseq.training.loop import Report, Schedule
+from edgeseq.training.stage import (
+    Announce,
+    Trainee,
+    check_start,
+    choose_split,
+    complete,
+    kept_apart,
+    prepare,
+    write_scored,
+)
+
+PRESET = "gru"  # whose settings a model is trained with that was made from no preset
+ROUNDS = 6  # of retraining: it has more to mend than quantization has
+RATE = 0.5  # of the preset's learning rate: the weights that remain are good already
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is to go, each a share in [0, 1), and how it is chosen; see :func:`prune`."""
+
+    structured: float
+    weights: float
+    modes: float
+    scope: str
+    block: tuple[int, int]
+    criterion: str
+    gradual: bool
+    retrain: bool
+
+
+def prune(
+    source: str | Path,
+    out: str | Path,
+    *,
+    structured: float = 0.0,
+    weights: float = 0.0,
+    modes: float = 0.0,
+    scope: str = "global",
+    block: tuple[int, int] = (1, 1),
+    criterion: str = "magnitude",
+    gradual: bool = True,
+    retrain: bool = True,
+    teachers: Sequence[str | Path] = (),
+    data: str | None = None,
+    seed: int = 0,
+    changes: dict[str, Any] | None = None,
+    max_drop: float | None = None,
+    overwrite: bool = False,
+    trust: bool = False,
+    announce: Announce = lambda model, split, settings: None,
+    report: Report = lambda ended, steps: None,
+) -> Folder:
+    """Take out of the model of ``source`` what matters least, train what remains, and write the folder ``out``.
+
+    In this order: ``structured``, the share of the parameters that goes with whole units, so that a smaller model of
+    the same family remains; ``modes``, the share of S4D's modes; ``weights``, the share of the weights of the linear
+    maps that become 0 (of those that there are by then), compared over all maps or, with ``scope`` "layer", in each; in
+    blocks of ``block`` (rows, columns). What matters is told by ``criterion`` (see :mod:`edgeseq.quant.saliency`), of
+    modes by their energy. With ``gradual`` weights go on the way, not at once.
+
+    Then it is trained on with the settings of the model's preset and ``changes``, on the labels or, with ``teachers``,
+    as :func:`edgeseq.quant.distill_stage.distill` does; not so without ``retrain``. The split is that of ``source``.
+    ``max_drop``: points of macro-F1 on the validation subjects that may be lost. An interrupted run is taken up by the
+    same call.
+
+    Raises:
+        InputError: nothing to do, a share that cannot be, an unknown scope, criterion or setting, a model that is
+            quantized, unusable data.
+        Unsupported: the family names no widths, or has no modes.
+        GateFailed: more than ``max_drop`` is lost; nothing is written then.
+    """
+    out, parent, changes = Path(out), open_folder(source), changes or {}
+    check_start(out, seed, [parent.path, *teachers], overwrite=overwrite)
+    cut = Cut(structured, weights, modes, scope, _block(block), criterion, gradual, retrain)
+    _check_request(parent, cut, teachers, changes)
+    check_limit(parent, max_drop)
+    loss, others = split_changes(changes)
+    test, validation = kept_apart(parent)
+    dataset = trained_on(parent, data)
+    split = choose_split(dataset, test=test, validation=validation)
+    folders = [open_folder(teacher) for teacher in teachers]
+    models = load_teachers(folders, dataset, split, trust=trust)
+    trainee = _prepared(parent, dataset, split, others, seed, trust=trust)
+    before = _sizes(trainee.model)
+    trainee = _narrowed(trainee, cut, split, seed, trust=trust)
+    how = distillation(loss) if models else None
+    widths = {name: (before[name], size) for name, size in _sizes(trainee.model).items()}
+    entry = _entry(parent, trainee, cut, widths, how, folders, seed, data, dataset)
+    trainee, schedule = _sparse(trainee, cut, split, seed)
+
+    def measure(model: StreamingModel) -> dict[str, float]:
+        shares = zero_shares(model, trainee.pruned) if trainee.pruned else {}
+        return {f"zeros_{name}".removesuffix("_"): round(share, 6) for name, share in shares.items()}
+
+    def check(metrics: dict[str, float]) -> None:
+        check_drop(parent, metrics, max_drop)
+
+    if not retrain:
+        return write_scored(out, trainee, split, entry, measure=measure, check=check, overwrite=overwrite)
+    announce(trainee.model, split, trainee.settings)
+    with ExitStack() as stack:
+        objective = None
+        if how:
+            objective = stack.enter_context(distilling(trainee.model, models, split.train, trainee.settings, how))
+        return complete(
+            *(out, trainee, split, entry, seed),
+            objective=objective,
+            teachers=folders,
+            schedule=schedule,
+            settled=RAMP if cut.weights and cut.gradual else 0.0,
+            measure=measure,
+            check=check,
+            overwrite=overwrite,
+            report=report,
+        )
+
+
+def _prepared(
+    parent: Folder, dataset: Dataset, split: Split, changes: dict[str, Any], seed: int, *, trust: bool
+) -> Trainee:
+    """The parent's model, with settings that are gentler than its preset's unless ``changes`` has others."""
+    trainee = prepare(parent, PRESET, dataset, split, {"rounds": ROUNDS, **changes}, seed, trust=trust)
+    if "learning_rate" in changes:
+        return trainee
+    settings = msgspec.structs.replace(trainee.settings, learning_rate=RATE * trainee.settings.learning_rate)
+    return dataclasses.replace(trainee, settings=settings)
+
+
+def _sizes(model: StreamingModel) -> dict[str, int]:
+    return {name: width.size for name, width in model.widths().items()}
+
+
+def _narrowed(trainee: Trainee, cut: Cut, split: Split, seed: int, *, trust: bool) -> Trainee:
+    """The trainee without the units, then without the modes, that are to go."""
+
+    def without(kept: Kept) -> Trainee:
+        model, arguments = narrowed(trainee.model, trainee.family, trainee.arguments, kept, trust=trust)
+        left = pruned(model) if trainee.pruned else ()
+        return dataclasses.replace(trainee, model=model, arguments=arguments, pruned=left)
+
+    if cut.structured:
+        squared = _squared(trainee, cut, split, seed)
+        trainee = without(units_to_keep(trainee.model, cut.structured, saliency(trainee.model, squared)))
+    if cut.modes:
+        trainee = without(modes_to_keep(trainee.model, cut.modes))
+    return trainee
+
+
+def _sparse(trainee: Trainee, cut: Cut, split: Split, seed: int) -> tuple[Trainee, Schedule]:
+    """The trainee without the weights that are to go, or the schedule by which they do in training."""
+    if not cut.weights:
+        return trainee, lambda model, progress: None
+    squared = _squared(trainee, cut, split, seed)
+    sparsity = Sparsity(cut.weights, present(trainee.model), cut.scope, cut.block, squared)
+    trainee = dataclasses.replace(trainee, pruned=tuple(trainee.model.projections()))
+    if cut.gradual and cut.retrain:
+        open_masks(trainee.model)
+        return trainee, Gradual(sparsity, trainee.settings)
+    sparsity.apply(trainee.model)
+    return trainee, lambda model, progress: None
+
+
+def _squared(trainee: Trainee, cut: Cut, split: Split, seed: int) -> Tensors | None:
+    return squared_gradients(trainee.model, split.train, trainee.settings, seed) if cut.criterion == "taylor" else None
+
+
+def _block(block: Sequence[int]) -> tuple[int, int]:
+    if len(block) != 2 or not all(isinstance(side, int) and side >= 1 for side in block):
+        raise InputError(f"block {tuple(block)}: rows and columns are needed, each 1 or more, as in (8, 4)")
+    return block[0], block[1]
+
+
+def _check_request(parent: Folder, cut: Cut, teachers: Sequence[str | Path], changes: dict[str, Any]) -> None:
+    """Refuse what cannot be asked for together, before any data is read."""
+    for what, value, known in (("scope", cut.scope, SCOPES), ("criterion", cut.criterion, CRITERIA)):
+        if value not in known:
+            raise unknown(what, value, known)
+    shares = {name: getattr(cut, name) for name in ("structured", "weights", "modes")}
+    for name, share in shares.items():
+        if not (math.isfinite(share) and 0 <= share < 1):
+            raise InputError(f"{name} {share:g}: the share that goes is needed, from 0 to less than 1")
+    if not any(shares.values()):
+        raise InputError("nothing to prune: name the share that goes, structured (of the parameters), weights or modes")
+    if not cut.weights and (cut.scope != SCOPES[0] or cut.block != (1, 1)):
+        what = "block" if cut.block != (1, 1) else "scope"
+        raise InputError(f"{what} says which weights go, and none are to: name their share, weights")
+    quantized = any(stage.verb == "quantize" for stage in parent.manifest.lineage)
+    if quantized or parent.manifest.precision != Precision():
+        raise InputError(f"{parent.path} is quantized already: prune the float model that it came from, then quantize")
+    if not cut.retrain and (changes or teachers):
+        what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
+        raise InputError(f"{what} for training, and without retraining there is none: leave it out, or retrain")
+    loss, _ = split_changes(changes)
+    if loss and not teachers:
+        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
+
+
+def _entry(
+    parent: Folder,
+    trainee: Trainee,
+    cut: Cut,
+    widths: dict[str, tuple[int, int]],
+    how: Distillation | None,
+    teachers: Sequence[Folder],
+    seed: int,
+    data: str | None,
+    dataset: Dataset,
+) -> Stage:
+    """What the lineage says of the run: what was asked for, and each width before and after.
+
+    Data that is not named is the parent's.
+    """
+    origin = parent.manifest.data_stage
+    return stage_entry(
+        "prune",
+        {
+            **msgspec.to_builtins(cut),
+            "mapping": origin.arguments.get("mapping") if origin else None,
+            "widths": msgspec.to_builtins(widths),
+            "parameters": [parent.manifest.parameters, parameter_count(trainee.model)],
+            "settings": msgspec.to_builtins(trainee.settings) if cut.retrain else None,
+            "distillation": msgspec.to_builtins(how),
+            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in teachers],
+        },
+        seed=seed,
+        data=data or (origin.data if origin else None),
+        data_fingerprint=dataset.origin_fingerprint,
+        parent=parent.hash,
+    )

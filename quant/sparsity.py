@@ -1,0 +1,147 @@
+"""Unstructured and block pruning: weights of the linear maps that are set to 0 and stay so.
+
+Gradual pruning takes them out on the way, s_t = s (1 - (1 - t)³): Zhu, Gupta, "To prune, or not to prune", 2017
+(arXiv 1710.01878). There t runs over most of training; here over its first round, so that every round whose weights may
+be chosen has the share that was asked for.
+
+Zeros of this kind save bytes in weights.packed. No engine computes fewer products for them (docs/measured.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from edgeseq.models.contract import StreamingModel, set_mask, weight_of
+from edgeseq.quant.saliency import Tensors, saliency
+from edgeseq.training.settings import Settings
+
+SCOPES = ("global", "layer")
+UPDATES = 30  # times that gradual pruning takes weights out
+RAMP = 0.5  # share of training in which weights go
+
+Masks = dict[str, Tensor]  # by linear map, which of its weights (out, in) there are (bool)
+
+
+def present(model: StreamingModel, names: Iterable[str] | None = None) -> Masks:
+    """The weights that the linear maps ``names`` have, or all of the model's."""
+    had = model.masks()
+    maps = model.projections() if names is None else names
+    weights = {name: weight_of(model.get_submodule(name)) for name in maps}
+    return {name: had.get(name, torch.ones_like(weight, dtype=torch.bool)) for name, weight in weights.items()}
+
+
+def zero_shares(model: StreamingModel, names: Iterable[str]) -> dict[str, float]:
+    """Of the linear maps ``names``, the share of each that is pruned, and under "" that of all of them."""
+    masks = present(model, names)
+    gone, sizes = ({name: count(mask) for name, mask in masks.items()} for count in (_absent, Tensor.numel))
+    shares = {name: gone[name] / sizes[name] for name in masks}
+    return {"": sum(gone.values()) / max(1, sum(sizes.values())), **shares}
+
+
+def _absent(mask: Tensor) -> int:
+    return int((~mask).sum())
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What ``share`` of the weights ``there`` goes: those that matter least, in whole blocks of (rows, columns).
+
+    For example ``Sparsity(0.8, present(model)).apply(model)``. Linear maps that are not in ``there`` stay as they are.
+    ``scope``: "global" compares the weights of all maps, "layer" takes the share of each. ``squared``: see
+    :func:`edgeseq.quant.saliency.saliency`.
+    """
+
+    share: float
+    there: Masks
+    scope: str = "global"
+    block: tuple[int, int] = (1, 1)
+    squared: Tensors | None = None
+
+    def masks(self, model: StreamingModel, done: float = 1.0) -> Masks:
+        """What remains of the ``model`` when the part ``done`` of the share is gone; it lacks no more than that yet.
+
+        With blocks of one weight the count is exact (rounded); else the fewest blocks that make as many go.
+        """
+        matter, now = saliency(model, self.squared), present(model, self.there)
+        scores = {name: torch.where(mask, matter[f"{name}.weight"], 0).double() for name, mask in now.items()}
+        groups = [list(now)] if self.scope == "global" else [[name] for name in now]
+        kept: Masks = {}
+        for names in groups:
+            kept |= self._lowest(names, scores, now, done * self.share)
+        return kept
+
+    def apply(self, model: StreamingModel, done: float = 1.0) -> None:
+        """Prune the model, in place, to :meth:`masks`."""
+        for name, mask in self.masks(model, done).items():
+            set_mask(model.get_submodule(name), mask)
+
+    def _lowest(self, names: list[str], scores: Masks, now: Masks, share: float) -> Masks:
+        """The masks of the maps ``names`` without the blocks that matter least for each of their weights."""
+        values, sizes, shapes = [], [], []
+        for name in names:
+            there, left = (_blocked(each[name].double(), self.block) for each in (self.there, now))
+            importance = _blocked(scores[name], self.block) / left.clamp(min=1)
+            values.append(torch.where(left > 0, importance, -1.0).flatten())  # what is gone already goes first
+            sizes.append(there.flatten())
+            shapes.append(there.shape)
+        order = torch.argsort(torch.cat(values), stable=True)
+        running = torch.cat(sizes)[order].cumsum(0)
+        goal = round(share * float(running[-1]))
+        goes = torch.zeros(len(order), dtype=torch.bool)
+        goes[order[: int((running < goal).sum()) + 1 if goal else 0]] = True
+        parts = goes.split([len(each) for each in values])
+        rows, columns = self.block
+        kept = {}
+        for name, part, shape in zip(names, parts, shapes, strict=True):
+            spread = part.view(shape).repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+            out, inputs = now[name].shape
+            kept[name] = now[name] & ~spread[:out, :inputs].to(now[name].device)
+        return kept
+
+
+@dataclass
+class Gradual:
+    """A schedule of training (:data:`edgeseq.training.loop.Schedule`) that prunes the model to ``sparsity``.
+
+    It takes weights out at some steps of the first :data:`RAMP` of training, more at the start than at the end.
+    """
+
+    sparsity: Sparsity
+    settings: Settings
+    _started: bool = field(default=False, init=False)
+
+    def __call__(self, model: StreamingModel, progress: float) -> None:
+        """Ahead of the step at ``progress``: prune, if it is time."""
+        if not self._started:  # a resumed run has its zeros, but no masks
+            for name in model.projections():
+                layer = model.get_submodule(name)
+                set_mask(layer, weight_of(layer) != 0)
+            self._started = True
+        steps = self.settings.rounds * self.settings.steps
+        step, last = round(progress * steps), max(round(RAMP * steps) - 1, 0)
+        every = max(1, last // UPDATES)
+        if step <= last and (step % every == 0 or step == last):
+            self.sparsity.apply(model, cubic(step / last if last else 1.0))
+
+
+def cubic(t: float) -> float:
+    """Share of the final sparsity at the share ``t`` of the way."""
+    return 1 - (1 - min(t, 1.0)) ** 3
+
+
+def open_masks(model: StreamingModel) -> None:
+    """Give each linear map, in place, a mask of the weights that it has, for training to keep as it changes."""
+    for name, mask in present(model).items():
+        set_mask(model.get_submodule(name), mask)
+
+
+def _blocked(values: Tensor, block: tuple[int, int]) -> Tensor:
+    """The sums over blocks of ``values (out, in)``; those at the edges may be smaller."""
+    (rows, columns), (out, inputs) = block, values.shape
+    padded = pad(values, (0, -inputs % columns, 0, -out % rows))
+    return padded.view(padded.shape[0] // rows, rows, -1, columns).sum((1, 3)).cpu()
