@@ -19,12 +19,14 @@ import typer
 import edgeseq
 from edgeseq.cli.bench import bench
 from edgeseq.cli.catalogue import datasets, models
+from edgeseq.cli.compress import compress
 from edgeseq.cli.demo import demo
 from edgeseq.cli.distill import distill
 from edgeseq.cli.doctor import doctor
 from edgeseq.cli.export import export, verify
 from edgeseq.cli.look import inspect
 from edgeseq.cli.output import Document, Failed
+from edgeseq.cli.prune import prune
 from edgeseq.cli.quantize import quantize
 from edgeseq.cli.report import report
 from edgeseq.cli.retime import retime
@@ -34,13 +36,13 @@ from edgeseq.cli.tune import tune
 from edgeseq.errors import EdgeseqError, unknown
 
 VERBS = {
-    "Make a model": (train, distill, retime, quantize, tune, export, verify),
+    "Make a model": (train, distill, retime, prune, quantize, compress, tune, export, verify),
     "Run and measure it": (stream, bench, report),
     "Look": (inspect, models, datasets, doctor),
     "See it all work": (demo,),
 }
 NAMES = tuple(verb.__name__ for verbs in VERBS.values() for verb in verbs)
-RESUMABLE = ("train", "distill", "quantize", "demo")
+RESUMABLE = ("train", "distill", "prune", "quantize", "compress", "demo")
 INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 a bug of ours; 2 usage or bad input; 3 something is not installed; 4 not supported; "

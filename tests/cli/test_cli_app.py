@@ -17,7 +17,21 @@ from edgeseq.models import registry
 
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "safetensors")
 VERBS = (
-    *("train", "distill", "retime", "quantize", "tune", "export", "verify", "stream", "bench", "report", "inspect"),
+    *(
+        "train",
+        "distill",
+        "retime",
+        "prune",
+        "quantize",
+        "compress",
+        "tune",
+        "export",
+        "verify",
+        "stream",
+        "bench",
+        "report",
+        "inspect",
+    ),
     *("models", "datasets", "doctor", "demo"),
 )
 NO_TORCH = """
