@@ -1,224 +1,223 @@
-"""What compression costs in accuracy: distilled against plain, int8 against float, over folds and seeds, resumable.
+"""What compression costs in accuracy, bytes and time: every stage, over folds and seeds, resumable.
 
-    python benchmarks/compression.py --seeds 3      # runs what is missing, then prints the tables
+    python benchmarks/compression.py                # runs what is missing, then prints the tables
+    python benchmarks/compression.py --families lmu --budget 1h
+    python benchmarks/compression.py --times        # exports fold 0 and measures its steps, side by side
     python benchmarks/compression.py --table        # prints the tables only
 
-One row a model in ``benchmarks/results/compression.json``, with its accuracy per frame on the two test subjects, after
-the first 2 s of each recording. All of a fold share one teacher (seed 0). Differences are paired: the same fold, the
-same seed, the same people; a fold's difference is the mean over its seeds, and the interval is Student's over the
-folds, which are what is independent. Whatever is chosen is chosen on the validation subject.
+What is made is in compression_variants.py. One row a model in ``benchmarks/results/compression.json``, with its scores
+per frame on the two test subjects, after the first 2 s of each recording, and the bytes of its weights as they ship.
+All of a fold share one teacher (seed 0). Differences are paired: the same fold, the same seed, the same people; a
+fold's difference is the mean over its seeds, and the interval is Student's over the folds, which are what is
+independent. Whatever is chosen is chosen on the validation subject.
 
-Model folders are kept in ``--work``, so that an interrupted run goes on, and quantizes what it has trained.
+``--times``: the files of fold 0, seed 0, proven in both formats, their bytes, and a step at the sensor's rate in the
+faster engine, all variants of a family in turns in one process, in ``benchmarks/results/compression_times.json``.
+
+Model folders are kept in ``--work``, so that an interrupted run goes on, and quantizes what it has trained. A folder of
+``benchmarks/accuracy.py --keep`` may be put there as ``FAMILY-foldN-seedN``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from compression_table import Row, Timed, Times, read, read_times, tables, write, write_times
+from compression_variants import TEACHER, Variant, variants
+from processes import Missing, each_done, machine, seconds
 
 from edgeseq.errors import InputError
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import MODEL_FILES, Folder, open_folder
 
-RESULTS = Path(__file__).parent / "results" / "compression.json"
 DATA = "spar_watch"
 FOLDS = 5
-STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantile, by the number of folds
-# Each variant: what it is made from, and the stage with its arguments. "fold" ones are made once a fold, with seed 0.
-VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "teacher": ("", "train", {"preset": "teacher"}),
-    "lmu": ("", "train", {"preset": "lmu"}),
-    "lmu-distilled": ("teacher", "distill", {"preset": "lmu"}),
-    "lmu-ptq": ("lmu", "quantize", {"method": "ptq"}),
-    "lmu-qat": ("lmu", "quantize", {"method": "qat"}),
-    "lmu-distilled-ptq": ("lmu-distilled", "quantize", {"method": "ptq"}),
-    "lmu-distilled-qat": ("lmu-distilled", "quantize", {"method": "qat"}),
-    "lmu-ptq-state8": ("lmu", "quantize", {"method": "ptq", "state": "int8"}),
-    "gru": ("", "train", {"preset": "gru"}),
-    "gru-ptq": ("gru", "quantize", {"method": "ptq"}),
-    "gru-qat": ("gru", "quantize", {"method": "qat"}),
-    "gru-ptq-state8": ("gru", "quantize", {"method": "ptq", "state": "int8"}),
-}
-ONE_SEED = ("teacher",)
-PAIRS = (
-    ("lmu-distilled", "lmu"),
-    ("lmu-ptq", "lmu"),
-    ("lmu-qat", "lmu"),
-    ("lmu-ptq-state8", "lmu"),
-    ("lmu-distilled-ptq", "lmu-distilled"),
-    ("lmu-distilled-qat", "lmu-distilled"),
-    ("gru-ptq", "gru"),
-    ("gru-qat", "gru"),
-    ("gru-ptq-state8", "gru"),
-)
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One model. ``metrics`` and ``versions`` are its manifest's; ``seconds`` are null where it was found made."""
+class Task(msgspec.Struct, frozen=True):
+    """All variants of a family that are wanted on one fold, with one seed: each is made from an earlier one."""
 
-    variant: str
+    work: Path
+    family: str
     fold: int
     seed: int
-    metrics: dict[str, float]
-    seconds: float | None
-    versions: dict[str, str]
+    wanted: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, int, int]:
-        return (self.variant, self.fold, self.seed)
+        return (self.family, self.fold, self.seed)
 
 
 def place(work: Path, variant: str, fold: int, seed: int) -> Path:
-    return work / f"{variant}-fold{fold}-seed{0 if variant in ONE_SEED else seed}"
+    return work / f"{variant}-fold{fold}-seed{0 if variant == TEACHER else seed}"
 
 
 def make(work: Path, variant: str, fold: int, seed: int) -> Folder:
     from edgeseq.quant.distill_stage import distill
+    from edgeseq.quant.prune_stage import prune
     from edgeseq.quant.quantize_stage import quantize
     from edgeseq.training.stage import train
 
-    source, stage, arguments = VARIANTS[variant]
-    out, origin = place(work, variant, fold, seed), place(work, source, fold, seed)
-    seed = 0 if variant in ONE_SEED else seed
-    if stage == "train":
-        return train(DATA, out, seed=seed, fold=fold, **arguments)
-    if stage == "distill":
-        return distill([origin], out, seed=seed, **arguments)
-    return quantize(origin, out, seed=seed, **arguments)
+    wanted = variants()[variant]
+    out, origin = place(work, variant, fold, seed), place(work, wanted.source, fold, seed)
+    if wanted.stage == "train":
+        return train(DATA, out, seed=0 if variant == TEACHER else seed, fold=fold, **wanted.arguments)
+    if wanted.stage == "chain":
+        return chained(open_folder(origin), out, wanted, seed)
+    stage = {"distill": distill, "prune": prune, "quantize": quantize}[wanted.stage]
+    source: Any = [origin] if wanted.stage == "distill" else origin
+    return stage(source, out, seed=seed, **wanted.arguments)
 
 
-def chain(task: tuple[str, int, int, tuple[str, ...]]) -> list[Row]:
-    """All variants of one fold and seed, in order: each is made from an earlier one."""
-    work, fold, seed, variants = Path(task[0]), *task[1:]
+def chained(teacher: Folder, out: Path, wanted: Variant, seed: int) -> Folder:
+    from edgeseq.quant.chains import Chain, Workshop
+
+    return Workshop(teacher, out, seed).run(Chain(**wanted.arguments))
+
+
+def run(task: Task) -> list[Row]:
     rows = []
-    for variant in variants:
-        rows.append(found_or_made(work, variant, fold, seed))
-        print(f"{variant} fold {fold} seed {seed}: {100 * rows[-1].metrics['test_accuracy']:.1f} %", file=sys.stderr)
+    for variant in task.wanted:
+        rows.append(found_or_made(task.work, variant, task.fold, task.seed))
+        scores = rows[-1].metrics
+        print(
+            f"{variant} fold {task.fold} seed {task.seed}: {100 * scores['test_accuracy']:.1f} %, "
+            f"{rows[-1].shipped} bytes, {rows[-1].seconds} s",
+            file=sys.stderr,
+            flush=True,
+        )
     return rows
 
 
 def found_or_made(work: Path, variant: str, fold: int, seed: int) -> Row:
-    started, seconds = time.monotonic(), None
+    from edgeseq.folder import shipped_bytes
+
+    started, spent = time.monotonic(), None
     try:
-        folder = open_folder(place(work, variant, fold, seed))
+        folder = found(work, variant, fold, seed)
     except InputError:
         folder = make(work, variant, fold, seed)
-        seconds = round(time.monotonic() - started, 1)
-    return Row(variant, fold, seed, folder.manifest.metrics, seconds, folder.manifest.lineage[-1].versions)
+        spent = round(time.monotonic() - started, 1)
+    manifest = folder.manifest
+    return Row(
+        *(variant, fold, seed, manifest.metrics, spent, manifest.lineage[-1].versions),
+        shipped=shipped_bytes(folder),
+        parameters=manifest.parameters,
+    )
 
 
-def read() -> list[Row]:
-    return msgspec.json.decode(RESULTS.read_bytes(), type=list[Row]) if RESULTS.is_file() else []
+def found(work: Path, variant: str, fold: int, seed: int) -> Folder:
+    wanted = variants()[variant]
+    if wanted.stage != "chain":
+        return open_folder(place(work, variant, fold, seed))
+    from edgeseq.quant.chains import Chain
+
+    return open_folder(place(work, variant, fold, seed) / Chain(**wanted.arguments).name)
 
 
-def write(rows: Sequence[Row]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    staging = RESULTS.with_suffix(".new")
-    ordered = sorted(rows, key=lambda row: row.key)
-    staging.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=1) + b"\n")
-    staging.replace(RESULTS)
+def main() -> int:
+    parsed = arguments()
+    rows, missing = read(), list[Any]()
+    if not parsed.table:
+        parsed.work.mkdir(parents=True, exist_ok=True)
+        if parsed.times:
+            time_families(parsed)
+        else:
+            rows, missing = run_missing(parsed, rows)
+    print(tables(rows, read_times()))
+    for each in missing:
+        print(each)
+    return int(any(each.failed for each in missing))
 
 
-def by_fold(rows: Sequence[Row], variant: str, metric: str = "test_accuracy") -> dict[int, dict[int, float]]:
-    """Percent, by fold and seed."""
-    found: dict[int, dict[int, float]] = {}
-    for row in rows:
-        if row.variant == variant:
-            found.setdefault(row.fold, {})[row.seed] = 100 * row.metrics[metric]
-    return found
-
-
-def mean_and_spread(rows: Sequence[Row], variant: str, metric: str = "test_accuracy") -> tuple[float, float]:
-    """Mean over the folds (each the mean over its seeds) and the deviation between them, in percent."""
-    means = [statistics.mean(seeds.values()) for seeds in by_fold(rows, variant, metric).values()]
-    return statistics.mean(means), statistics.stdev(means) if len(means) > 1 else float("nan")
-
-
-class Difference(msgspec.Struct, frozen=True):
-    """Points by which one variant is better than another: mean over folds, half the 95 % interval, pairs counted."""
-
-    mean: float
-    half: float
-    pairs: int
-    better: int
-
-
-def paired(rows: Sequence[Row], variant: str, other: str) -> Difference | None:
-    ours, theirs = by_fold(rows, variant), by_fold(rows, other)
-    differences = {
-        fold: [ours[fold][seed] - theirs[fold][seed] for seed in ours[fold] if seed in theirs.get(fold, {})]
-        for fold in ours
-    }
-    means = [statistics.mean(points) for points in differences.values() if points]
-    if len(means) < 2:
-        return None
-    every = [point for points in differences.values() for point in points]
-    half = STUDENT_T[len(means)] * statistics.stdev(means) / len(means) ** 0.5
-    return Difference(statistics.mean(means), half, len(every), sum(point > 0 for point in every))
-
-
-def tables(rows: Sequence[Row]) -> str:
-    lines = ["| model | folds × seeds | accuracy | macro-F1 | smoothed | by fold |", "|---|---:|---:|---:|---:|---|"]
-    for variant in VARIANTS:
-        own = by_fold(rows, variant)
-        if not own:
-            continue
-        cells = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in (
-            mean_and_spread(rows, variant, metric)
-            for metric in ("test_accuracy", "test_macro_f1", "test_accuracy_smoothed")
-        )]  # fmt: skip
-        folds = " ".join(f"{statistics.mean(own[fold].values()):.0f}" for fold in sorted(own))
-        seeds = len({seed for found in own.values() for seed in found})
-        lines.append(f"| {variant} | {len(own)} × {seeds} | {' | '.join(cells)} | {folds} |")
-    lines += ["", "| difference | points, 95 % interval | better in |", "|---|---:|---:|"]
-    for variant, other in PAIRS:
-        found = paired(rows, variant, other)
-        if found:
-            lines.append(
-                f"| {variant} − {other} | {found.mean:+.2f} ± {found.half:.2f} | {found.better} of {found.pairs} |"
-            )
-    return "\n".join(lines)
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
+    families = list(dict.fromkeys(each.family for each in variants().values()))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--families", nargs="+", default=families, choices=families)
+    parser.add_argument("--variants", nargs="+", default=list(variants()), choices=variants())
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--budget", type=seconds, default=seconds("3h"), help="90s, 30m, 2h: nothing is begun after it")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
+    parser.add_argument("--times", action="store_true", help="measure the steps of fold 0 of what is in --work")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, run nothing")
-    parsed = parser.parse_args()
-    rows = read()
-    if not parsed.table:
-        rows = run_missing(parsed, rows)
-    print(tables(rows))
+    return parser.parse_args()
 
 
-def run_missing(parsed: Any, rows: list[Row]) -> list[Row]:
-    parsed.work.mkdir(parents=True, exist_ok=True)
+def run_missing(parsed: Any, rows: list[Row]) -> tuple[list[Row], list[Missing[Task]]]:
+    missing: list[Missing[Task]] = []
+    tasks = wanted_tasks(parsed, rows)
+    teachers = [task for task in tasks if task.family == TEACHER]
+    for group in (teachers, [task for task in tasks if task.family != TEACHER]):  # whose folders the others need
+        for ended in each_done(run, group, jobs=parsed.jobs, budget=parsed.budget):
+            if isinstance(ended, Missing):
+                missing.append(ended)
+                continue
+            rows = merged(rows, ended)
+            write(rows)
+    return rows, missing
+
+
+def merged(rows: Sequence[Row], ended: Sequence[Row]) -> list[Row]:
+    """A row that is there stays, its folder was only opened again; but it learns the sizes that it did not say."""
+    known = {row.key: row for row in rows}
+    for row in ended:
+        before = known.setdefault(row.key, row)
+        if before.shipped is None and before.metrics == row.metrics:
+            known[row.key] = msgspec.structs.replace(before, shipped=row.shipped, parameters=row.parameters)
+    return list(known.values())
+
+
+def wanted_tasks(parsed: Any, rows: Sequence[Row]) -> list[Task]:
     done = {row.key for row in rows}
     tasks = []
     for seed in range(parsed.seeds):
-        for fold in parsed.folds:
-            wanted = [v for v in VARIANTS if v in parsed.variants and not (seed and v in ONE_SEED)]
-            if any((variant, fold, seed) not in done for variant in wanted):
-                tasks.append((str(parsed.work), fold, seed, tuple(wanted)))
-    with ProcessPoolExecutor(parsed.jobs) as pool:
-        for finished in as_completed([pool.submit(chain, task) for task in tasks]):
-            # A row that is there stays: its folder was only opened again, for what is made from it.
-            rows = [*rows, *(row for row in finished.result() if row.key not in done)]
-            write(rows)
+        for family in parsed.families:
+            for fold in parsed.folds:
+                names = [name for name, v in variants().items() if v.family == family and name in parsed.variants]
+                names = [name for name in names if not (seed and name == TEACHER)]
+                if any((name, fold, seed) not in done for name in names):
+                    tasks.append(Task(parsed.work, family, fold, seed, tuple(names)))
+    return tasks
+
+
+def time_families(parsed: Any) -> None:
+    """Export fold 0, seed 0, of all that is there, and measure each family's variants in turns."""
+    rows = [row for row in read_times().rows if variants()[row.variant].family not in parsed.families]
+    for family in parsed.families:
+        names = [name for name, variant in variants().items() if variant.family == family and name in parsed.variants]
+        rows += time_family(parsed.work, names)
+        write_times(Times(machine(), rows))
+
+
+def time_family(work: Path, names: Sequence[str]) -> list[Timed]:
+    from edgeseq.devices.bench import bench_side_by_side
+    from edgeseq.export.stage import export
+
+    folders = {}
+    for name in names:
+        out = work / f"{name}-fold0-seed0-export"
+        try:
+            folders[name] = open_folder(out) if out.exists() else export(found(work, name, 0, 0), out)
+        except InputError as error:
+            print(f"missing: {name} ({error})")
+    reports = bench_side_by_side(list(folders.values()), seconds=1.0, paced_seconds=10.0) if folders else []
+    rows = []
+    for (name, folder), report in zip(folders.items(), reports, strict=True):
+        best = min(report.engines, key=lambda entry: entry.paced.call.p50 or 0.0)
+        sizes = {kind: folder.file(MODEL_FILES[kind]).stat().st_size for kind in folder.formats}
+        rows.append(
+            Timed(name, sizes, report.macs, best.engine, best.tight.p50, best.paced.call.p50, best.paced.call.p99)
+        )
     return rows
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

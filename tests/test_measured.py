@@ -13,6 +13,7 @@ from edgeseq.models.registry import presets
 ROOT = Path(__file__).parents[1]
 MAKE = runpy.run_path(str(ROOT / "docs" / "make_measured.py"))
 ACCURACY = runpy.run_path(str(ROOT / "docs" / "make_accuracy.py"))
+COMPRESSION = runpy.run_path(str(ROOT / "docs" / "make_compression.py"))
 SPIKING = runpy.run_path(str(ROOT / "docs" / "make_spiking.py"))
 
 
@@ -33,6 +34,11 @@ def test_the_page_on_spiking_models_is_made_from_the_results():
 def test_the_page_on_accuracy_is_made_from_the_results():
     written = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
     assert written == ACCURACY["document"](), "run python docs/make_accuracy.py"
+
+
+def test_the_page_on_compression_is_made_from_the_results():
+    written = (ROOT / "docs" / "compression.md").read_text(encoding="utf-8")
+    assert written == COMPRESSION["document"](), "run python docs/make_compression.py"
 
 
 def test_accuracies_of_a_model_on_a_data_set_are_all_of_one_recipe():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edgeseq.folder import new_folder, open_folder, seal
 from edgeseq.manifest import Channel, Input, Manifest, Normalization, Stage
@@ -30,26 +31,29 @@ def write_folder(out):
         lineage=(Stage("train", {}, THEN),),
     )
     with new_folder(out) as staging:
+        save_file({"w": np.zeros(5, np.float32)}, staging / "weights.safetensors")
         seal(staging, manifest)
     return open_folder(out)
 
 
 @pytest.fixture
 def compression(tmp_path, monkeypatch):
-    """The benchmark, with threads in place of processes, and folders that are written in place of trained."""
-    spec = importlib.util.spec_from_file_location("compression", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "compression", module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "RESULTS", tmp_path / "results" / "compression.json")
-    monkeypatch.setattr(module, "ProcessPoolExecutor", ThreadPoolExecutor)
+    """The benchmark, within this process, and with folders that are written in place of trained."""
+    monkeypatch.syspath_prepend(str(SOURCE.parent))
+    for name in ("compression", "compression_table"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("compression")
+    monkeypatch.setattr(sys.modules["compression_table"], "RESULTS", tmp_path / "results" / "compression.json")
+    monkeypatch.setattr(module, "each_done", lambda run, tasks, **_: map(run, tasks))
     monkeypatch.setattr(module, "make", lambda work, *key: write_folder(module.place(work, *key)))
     return module
 
 
 def run(module, work, *variants):
-    parsed = SimpleNamespace(work=work, seeds=1, folds=[0], variants=variants, jobs=1)
-    return {row.variant: row for row in module.run_missing(parsed, module.read())}
+    parsed = SimpleNamespace(work=work, seeds=1, folds=[0], families=["lmu"], variants=variants, jobs=1, budget=1)
+    rows, missing = module.run_missing(parsed, module.read())
+    assert not missing
+    return {row.variant: row for row in rows}
 
 
 def test_a_row_that_is_there_is_kept_when_a_run_goes_on(compression, tmp_path):
@@ -62,6 +66,15 @@ def test_a_row_that_is_there_is_kept_when_a_run_goes_on(compression, tmp_path):
     assert compression.read() == [rows["lmu"], rows["lmu-ptq"]]
 
 
+def test_a_row_of_before_sizes_were_counted_learns_them_of_the_same_model_alone(compression, tmp_path):
+    same = compression.Row("lmu", 0, 0, {"test_accuracy": 0.5}, 77.0, THEN)
+    other = compression.Row("lmu-ptq", 0, 0, {"test_accuracy": 0.4}, 7.0, THEN)
+    compression.write([same, other])
+    rows = run(compression, tmp_path / "work", "lmu", "lmu-ptq", "lmu-qat")
+    assert (rows["lmu"].shipped, rows["lmu"].seconds) == (20, 77.0)
+    assert rows["lmu-ptq"] == other
+
+
 def test_a_folder_that_was_found_has_its_own_versions_and_no_time(compression, tmp_path):
     write_folder(compression.place(tmp_path / "work", "lmu", 0, 0))
     rows = run(compression, tmp_path / "work", "lmu", "lmu-ptq")
@@ -70,7 +83,7 @@ def test_a_folder_that_was_found_has_its_own_versions_and_no_time(compression, t
 
 
 def test_the_committed_rows_are_read_and_say_nothing_of_time_where_nothing_was_timed(compression, monkeypatch):
-    monkeypatch.setattr(compression, "RESULTS", SOURCE.parent / "results" / "compression.json")
+    monkeypatch.setattr(sys.modules["compression_table"], "RESULTS", SOURCE.parent / "results" / "compression.json")
     rows = compression.read()
     assert len({row.key for row in rows}) == len(rows) > 0
     assert all(row.seconds is None or row.seconds >= 1 for row in rows)
