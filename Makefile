@@ -59,6 +59,11 @@ test: $(VENV)/.installed-dev
 	@echo "== the fast tests"
 	$(PYTEST) -n 2 -m "not slow and not witness"
 
+# A server for the tests of a search that several machines share, which are skipped without one. As root, on Debian.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || \
+	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
+
 test-slow: $(VENV)/.installed-dev
 	@echo "== the slow tests: a wheel in an environment with the base dependencies, examples, long streams"
 	$(PYTEST) -m slow
