@@ -15,7 +15,7 @@ INPUTS   := pyproject.toml constraints.txt
 # One thread a process: the models are small, and processes that share cores wait for each other's threads.
 PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo pretrained pretrained-digits test test-slow test-witness lint format clean
+.PHONY: demo pretrained pretrained-digits test test-slow test-witness postgres lint format clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
