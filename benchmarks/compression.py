@@ -166,12 +166,16 @@ def run_missing(parsed: Any, rows: list[Row]) -> tuple[list[Row], list[Missing[T
 
 
 def merged(rows: Sequence[Row], ended: Sequence[Row]) -> list[Row]:
-    """A row that is there stays, its folder was only opened again; but it learns the sizes that it did not say."""
+    """A row that is there stays where its folder was only opened again, or made again to the same scores.
+
+    Else it was made of another model than those that are compared with it: the new one takes its place.
+    """
     known = {row.key: row for row in rows}
     for row in ended:
-        before = known.setdefault(row.key, row)
-        if before.shipped is None and before.metrics == row.metrics:
-            known[row.key] = msgspec.structs.replace(before, shipped=row.shipped, parameters=row.parameters)
+        before = known.get(row.key)
+        if before is not None and before.metrics == row.metrics:
+            row = msgspec.structs.replace(before, shipped=row.shipped, parameters=row.parameters)
+        known[row.key] = row
     return list(known.values())
 
 

@@ -18,7 +18,8 @@ steps.
 macro-F1 on one more person, and nothing is chosen by the test. *Points* are of macro-F1, against the float32 model of
 the same fold and seed: the mean over the folds and half of its 95 % interval over them. With ten people an interval
 is wide: where it holds 0, nothing is shown. Every model is trained on with the defaults of its stage, found on the
-validation person of fold 0.
+validation person of fold 0; quantized distillation and differentiable quantization learn from the float32 model's
+answers beside the labels, as they are meant to, the others from the labels alone.
 
 *Shipped* is what the weights take in `weights.packed`: every tensor at its true size, Huffman coded where that is
 shorter (of float32 models, the plain numbers). *Smaller* is against the demo's teacher, a GRU of 2 × 64. *File* is
