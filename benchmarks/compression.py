@@ -187,7 +187,8 @@ def wanted_tasks(parsed: Any, rows: Sequence[Row]) -> list[Task]:
             for fold in parsed.folds:
                 names = [name for name, v in variants().items() if v.family == family and name in parsed.variants]
                 names = [name for name in names if not (seed and name == TEACHER)]
-                if any((name, fold, seed) not in done for name in names):
+                gone = TEACHER in names and not place(parsed.work, TEACHER, fold, seed).exists()  # others need it
+                if gone or any((name, fold, seed) not in done for name in names):
                     tasks.append(Task(parsed.work, family, fold, seed, tuple(names)))
     return tasks
 
