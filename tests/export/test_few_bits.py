@@ -1,4 +1,4 @@
-"""Families with weights of 4 bits, a memory and a state of 16: their files are proven, what would grow is refused."""
+"""Families with few bits, or pruned: their files are proven, and a memory that would grow is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from edgeseq.models.diagonal import DiagonalSsm
 from edgeseq.models.memories import memories
 from edgeseq.models.registry import build
 from edgeseq.models.store import load_model, save_model
-from edgeseq.program import Program
+from edgeseq.program import Program, cost
+from edgeseq.quant.prune_stage import prune
 from edgeseq.quant.quantize_stage import quantize
 
 FRAMES = 200
@@ -55,6 +56,9 @@ def made(families, some_frames, tmp_path_factory):
         x = np.concatenate([recording.x for recording in watch.recordings])
         model.set_normalization(x.mean(0), x.std(0))
         torch.nn.init.normal_(model.readout.weight)
+        for part, module in model.named_modules():
+            if family == "lmuformer" and part.endswith("encoder"):
+                torch.nn.init.constant_(module.bias, 0.5)  # a ReLU behind it lets something through
         return save_model(model.eval(), root / name, family=family, arguments=arguments, data=some_frames, split=SPLIT)
 
     def given(name):
@@ -99,6 +103,39 @@ def test_files_of_4_bits_compute_the_model_of_every_family(families, made, tmp_p
     for name in families:
         (tmp_path / name).mkdir()
         prove_few_bits(name, families, made, tmp_path / name)
+
+
+def prove_pruned(name, made, tmp_path):
+    """Half of the parameters gone with their units; then most of the weights, and int8: proven in both formats."""
+    whole = export(made(name).path, tmp_path / "whole", frames=FRAMES)
+    half = prune(made(name).path, tmp_path / "half", structured=0.5, retrain=False)
+    before, after = (folder.manifest.parameters for folder in (made(name), half))
+    assert after <= before / 2
+    narrow = export(half.path, tmp_path / "half-export", frames=FRAMES)
+    assert cost(Program.read(narrow.path)).macs < cost(Program.read(whole.path)).macs
+    share = 0.2 if "spiking" in name or "l2mu" in name else 0.5  # a state that nothing drives is refused
+    zeros = prune(half.path, tmp_path / "zeros", weights=share, retrain=False)
+    small = quantize(zeros.path, tmp_path / "int8", method="ptq")
+    assert small.manifest.pruned == zeros.manifest.pruned
+    folder = export(small.path, tmp_path / "int8-export", frames=FRAMES)
+    integers = [value for value in Program.read(folder.path).constants.values() if value.dtype == np.int8]
+    assert sum(int((value == 0).sum()) for value in integers) >= 0.95 * share * sum(value.size for value in integers)
+    for exported in (narrow, folder):
+        links = check_folder(exported, ["numpy", "litert", "onnxruntime"], FRAMES)
+        assert {link.name.split()[0] for link in links} >= {"numpy", "litert", "onnxruntime"}
+        assert all(link.passed for link in links)
+
+
+@pytest.mark.parametrize("name", ["gru", "sparse-rnn"])
+def test_files_of_pruned_models_compute_them(name, made, tmp_path):
+    prove_pruned(name, made, tmp_path)
+
+
+@pytest.mark.slow
+def test_files_of_pruned_models_of_every_family_compute_them(families, made, tmp_path):
+    for name in families:
+        (tmp_path / name).mkdir()
+        prove_pruned(name, made, tmp_path / name)
 
 
 def test_a_memory_on_a_grid_stays_a_recurrence_and_its_grid_is_in_the_file(families, made, tmp_path):
