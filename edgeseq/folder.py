@@ -18,8 +18,9 @@ from typing import Any
 
 import msgspec
 
+from edgeseq.card import Zeros, card
 from edgeseq.errors import InputError
-from edgeseq.manifest import FORMAT_VERSION, Input, Manifest
+from edgeseq.manifest import FORMAT_VERSION, Manifest
 
 MANIFEST_NAME = "manifest.json"
 CARD_NAME = "README.md"
@@ -196,6 +197,18 @@ def shipped_bytes(folder: Folder) -> int:
     return max(weights.stat().st_size - HEADER_SIZE - header, 0)
 
 
+def zeros_of(folder: Folder) -> Zeros | None:
+    """How many weights of the maps that were pruned are 0 in the file; None where none were, or it has no weights."""
+    if not folder.manifest.pruned or WEIGHTS_NAME not in folder.manifest.files:
+        return None
+    from safetensors.numpy import load_file
+
+    held = load_file(folder.file(WEIGHTS_NAME))
+    names = (f"{layer}{inner}.weight" for layer in folder.manifest.pruned for inner in ("", ".linear"))
+    found = [held[name] for name in names if name in held]
+    return Zeros(sum(int((weight == 0).sum()) for weight in found), sum(weight.size for weight in found))
+
+
 def copy_weights(folder: Folder, staging: Path) -> None:
     """Put the weights of a folder, packed too if they are, into a staging folder as they are."""
     for name in (WEIGHTS_NAME, *([PACKED_NAME] if PACKED_NAME in folder.manifest.files else [])):
@@ -209,7 +222,7 @@ def seal(staging: Path, manifest: Manifest) -> Manifest:
     sealed = msgspec.structs.replace(sealed, digest=_digest(msgspec.json.encode(sealed)))
     made = Folder(staging, sealed)
     shipped = shipped_bytes(made) if made.has_weights else None
-    (staging / CARD_NAME).write_text(card(sealed, shipped), encoding="utf-8")
+    (staging / CARD_NAME).write_text(card(sealed, shipped, zeros_of(made)), encoding="utf-8")
     (staging / MANIFEST_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed
 
@@ -218,52 +231,6 @@ def _digest(raw: bytes) -> str:
     """The sha256 of a manifest's content, whatever its layout in the file and whichever fields this edgeseq knows."""
     content = {**msgspec.json.decode(raw, type=dict[str, Any]), "digest": ""}
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
-
-
-def card(manifest: Manifest, shipped: int | None = None) -> str:
-    """The model card, in Markdown; ``shipped``: the bytes of the weights (:func:`shipped_bytes`)."""
-    source = manifest.input
-    channels = ", ".join(f"{channel.name} ({channel.unit})" for channel in source.channels)
-    lines = [
-        f"# {manifest.name}",
-        "",
-        f"A `{manifest.family}` model that reads {channels} at {source.rate:g} Hz and answers at every "
-        f"{'frame' if manifest.task == 'frame' else 'segment'}: {', '.join(manifest.labels)}.",
-        "",
-        f"Weights {manifest.precision.weights}, state {manifest.precision.state} "
-        f"({manifest.state_size} values). Feed raw units: the normalization is inside the model. "
-        f"Reset the state {manifest.reset}.",
-        "",
-    ]
-    if shipped is not None:
-        lines += [f"The weights ship in {shipped:,} bytes{_bits_each(shipped, manifest.parameters)}.", ""]
-    if manifest.metrics:
-        lines += ["| metric | value |", "|---|---|"]
-        lines += [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in manifest.metrics.items()] + [""]
-    if manifest.split:
-        lines += ["| part | who |", "|---|---|"]
-        lines += [f"| {part} | {', '.join(subjects)} |" for part, subjects in manifest.split.items()] + [""]
-    if manifest.proof:
-        lines += ["| proof | frames | error | allowed | same answer |", "|---|---|---|---|---|"]
-        for link in manifest.proof:
-            same = "" if link.agreement is None else f"{100 * link.agreement:.2f} %"
-            lines.append(f"| {link.name} | {link.frames} | {' | '.join(link.shown())} | {same} |")
-        lines.append("")
-    lines += ["Made by: " + " → ".join(stage.verb for stage in manifest.lineage) + ".", ""]
-    lines += ["```python", "import edgeseq", "", f'session = edgeseq.Session("{manifest.name}")']
-    lines += [f"logits = session.step(frame)  # {_frame(source)}", "```", ""]
-    return "\n".join(lines)
-
-
-def _bits_each(shipped: int, parameters: int | None) -> str:
-    return f": {8 * shipped / parameters:.3g} bits for each of {parameters:,} parameters" if parameters else ""
-
-
-def _frame(source: Input) -> str:
-    """What a frame is, in a few words."""
-    if source.samples_per_step == 1:
-        return f"{source.width} values"
-    return f"{source.width} values: {source.samples_per_step} samples, the oldest first"
 
 
 def _sha256(file: Path) -> str:

@@ -13,7 +13,7 @@ from edgeseq.data.frames import framed
 from edgeseq.data.resample import resampled
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder
-from edgeseq.manifest import Stage
+from edgeseq.manifest import Precision, Stage
 
 _RECORDED = ("edgeseq", "torch", "brevitas", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "tflite-runtime")
 
@@ -83,6 +83,17 @@ def _sets(folder: Folder) -> tuple[str, ...]:
     """The registered sets that the lineage names, the last one first."""
     found = (named(stage.data) for stage in reversed(folder.manifest.lineage) if stage.data)
     return tuple(dict.fromkeys(name for name in found if name))
+
+
+def has_few_bits(folder: Folder) -> bool:
+    """Whether the folder's weights were quantized since they were last trained as floats, whatever computes with them.
+
+    Of a model in float32 that is so of the few levels that quantized distillation leaves.
+    """
+    after: list[str] = []
+    for stage in folder.manifest.lineage:
+        after = [] if stage.verb in ("train", "distill") else [*after, stage.verb]
+    return folder.manifest.precision != Precision() or "quantize" in after
 
 
 def was_retimed(folder: Folder) -> bool:

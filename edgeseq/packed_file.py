@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 import numpy as np
@@ -23,7 +23,8 @@ FORMAT = 1
 PRELUDE = struct.Struct("<8sIII")  # magic, format, size of the header as it is written, CRC-32 of all that follows
 LARGEST_HEADER = 1 << 24
 PLACES_SIZE = 8  # bytes of the header, about, that say how the places of a Sparse are written
-DTYPES = ("<f4", "<f8", "<f2", "|i1", "|u1", "<i2", "<i4", "<i8", "|b1")
+Dtype = Literal["<f4", "<f8", "<f2", "|i1", "|u1", "<i2", "<i4", "<i8", "|b1"]
+DTYPES = get_args(Dtype)
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 Shape = Annotated[tuple[Natural, ...], msgspec.Meta(max_length=16)]
@@ -43,7 +44,7 @@ class _PlainEntry(msgspec.Struct, frozen=True, array_like=True, tag=0):
     name: str
     shape: Shape
     size: Natural
-    dtype: str
+    dtype: Dtype
 
 
 class _SparseEntry(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -129,10 +130,8 @@ def list_packed(path: str | Path) -> tuple[Listed, ...]:
     """
 
     def read(raw: bytes) -> tuple[Listed, ...]:
-        return tuple(
-            Listed(entry.name, entry.shape, _coding(entry), entry.size, not isinstance(entry, _PlainEntry))
-            for entry in _opened(raw)[0]
-        )
+        entries, _ = _opened(raw)
+        return tuple(Listed(e.name, e.shape, _coding(e), e.size, not isinstance(e, _PlainEntry)) for e in entries)
 
     return _from_file(path, read)
 
@@ -156,25 +155,19 @@ def _from_file(path: str | Path, read: Callable[[bytes], Made]) -> Made:
 
 def _opened(raw: bytes) -> tuple[list[_Entry], memoryview]:
     """The entries of the header, and what follows it."""
-    if len(raw) < PRELUDE.size:
-        raise ValueError(f"it has {len(raw)} bytes")
+    _require(len(raw) >= PRELUDE.size, f"it has {len(raw)} bytes")
     magic, version, size, crc = PRELUDE.unpack_from(raw)
-    if magic != MAGIC:
-        raise ValueError("it does not start as one")
+    _require(magic == MAGIC and version > 0, "it does not start as one")
     if version > FORMAT:
         raise _NewerError(f"has format {version}, this edgeseq reads {FORMAT}: upgrade edgeseq")
     body = memoryview(raw)[PRELUDE.size :]
-    if zlib.crc32(body) != crc or size > len(body):
-        raise ValueError("it was changed or cut off after it was written")
+    _require(zlib.crc32(body) == crc and size <= len(body), "it was changed or cut off after it was written")
     inflate = zlib.decompressobj()
     header = inflate.decompress(body[:size], LARGEST_HEADER)
-    if not inflate.eof:
-        raise ValueError("its header is too large or has no end")
+    _require(inflate.eof, "its header is too large or has no end")
     entries = msgspec.msgpack.decode(header, type=list[_Entry])
-    if sum(entry.size for entry in entries) != len(body) - size:
-        raise ValueError("its tensors have other sizes than its header says")
-    if len({entry.name for entry in entries}) < len(entries):
-        raise ValueError("two of its tensors have one name")
+    _require(sum(e.size for e in entries) == len(body) - size, "its tensors have other sizes than its header says")
+    _require(len({entry.name for entry in entries}) == len(entries), "two of its tensors have one name")
     return entries, body[size:]
 
 
@@ -250,13 +243,13 @@ def _encoded(name: str, coded: Coded) -> tuple[_Entry, bytes]:
     values = coded.values
     dtype = values.dtype.newbyteorder("<").str
     _require(dtype in DTYPES, f"{name} is of {values.dtype}")
-    return _PlainEntry(name, values.shape, values.nbytes, dtype), _little(values)
+    return _PlainEntry(name, values.shape, values.nbytes, cast(Dtype, dtype)), _little(values)
 
 
 def _encoded_sparse(name: str, coded: Sparse) -> tuple[_Entry, bytes]:
     taken = np.asarray(coded.values, order="C").view(np.uint32) != 0  # of -0.0 too
-    places, payload = _places(taken)
-    payload += _little(coded.values[taken])
+    places, marks = _places(taken)
+    payload = marks + _little(coded.values[taken])
     return _SparseEntry(name, coded.values.shape, len(payload), places), payload
 
 
@@ -300,8 +293,10 @@ def _decoded(entry: _Entry, source: _Reader) -> Coded:
         return _decoded_rows(entry, source)
     if isinstance(entry, _BucketedEntry):
         return _decoded_bucketed(entry, source)
-    _require(entry.dtype in DTYPES, f"{entry.name} is of {entry.dtype}")
-    return Plain(source.array(entry.dtype, math.prod(entry.shape)).reshape(entry.shape))
+    truth = entry.dtype == "|b1"
+    values = source.array("|u1" if truth else entry.dtype, math.prod(entry.shape)).reshape(entry.shape)
+    _require(not truth or int(values.max(initial=0)) <= 1, f"{entry.name} has truth values beside 0 and 1")
+    return Plain(values.astype(np.bool_) if truth else values)
 
 
 def _decoded_sparse(entry: _SparseEntry, source: _Reader) -> Sparse:

@@ -22,9 +22,6 @@ import msgspec
 
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
-from edgeseq.quant.distill_stage import distill
-from edgeseq.quant.prune_stage import prune
-from edgeseq.quant.quantize_stage import quantize
 
 UNITS = (0.0, 0.25, 0.5, 0.75, 0.9)  # share of the parameters that structured pruning takes
 WEIGHTS = (0.0, 0.5, 0.8)  # share of the remaining weights that become zeros
@@ -39,6 +36,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "dq4": {"method": "dq", "bits": 4},
 }
 EXPORTED = "export"
+
+
+class Refused(InputError):
+    """A stage of a chain took something for bad input: what the chain asks of this model, if nothing else changed."""
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -67,12 +68,15 @@ def space(students: Sequence[str] = (), forms: Sequence[str] = tuple(FORMS)) -> 
     """What each field of a chain may be.
 
     Raises:
-        InputError: a form that is not known.
+        InputError: a form that is not known, or none.
     """
+    if not forms:
+        raise InputError(f"name at least one form: {', '.join(FORMS)}")
     for form in forms:
         if form not in FORMS:
             raise unknown("form", form, FORMS)
-    return {"student": ["", *students], "structured": list(UNITS), "weights": list(WEIGHTS), "form": list(forms)}
+    presets, formats = dict.fromkeys(("", *students)), dict.fromkeys(forms)  # each once
+    return {"student": [*presets], "structured": [*UNITS], "weights": [*WEIGHTS], "form": [*formats]}
 
 
 def chains(choices: Mapping[str, Sequence[Any]]) -> list[Chain]:
@@ -96,7 +100,8 @@ class Workshop:
         """The trained folder of a chain, made or found.
 
         Raises:
-            EdgeseqError: whatever a stage raises, if the chain is not possible for this model.
+            Refused: a stage raised InputError.
+            EdgeseqError: whatever else a stage raises; or a folder is there that was made of another model.
         """
         folder = self.source
         for name, stage in self._stages(chain):
@@ -113,6 +118,10 @@ class Workshop:
 
     def _stages(self, chain: Chain) -> Iterator[tuple[str, Callable[..., Folder]]]:
         """Each stage with the name of the folder that it writes; called with its source, its target and callbacks."""
+        from edgeseq.quant.distill_stage import distill
+        from edgeseq.quant.prune_stage import prune
+        from edgeseq.quant.quantize_stage import quantize
+
         changes = dict(self.changes or {})
         given: dict[str, Any] = {"data": self.data, "seed": self.seed, "trust": self.trust}
         taught = {**given, "teachers": [self.source.path], "changes": changes}
@@ -132,8 +141,12 @@ class Workshop:
     def _made(self, name: str, source: Folder, stage: Callable[..., Folder]) -> Folder:
         out = self.place / name
         with _held(out):
-            found = _found(out, source)
-            return found or self.follow(partial(stage, source, out))
+            if found := _found(out, source):
+                return found
+            try:
+                return self.follow(partial(stage, source, out))
+            except InputError as error:
+                raise Refused(str(error)) from error
 
 
 def _called(stage: Callable[..., Folder], arguments: dict[str, Any], source: Folder, out: Path, **shown: Any) -> Folder:

@@ -6,7 +6,8 @@ is rounded to are learned, one set a tensor (:mod:`edgeseq.quant.quantizer` has 
 parametrizations, in place while the model trains, and gone from what is scored and written.
 
 The weights of linear maps get the bits that are asked for, what else is trained gets 8; time constants, neurons'
-thresholds and the normalization of the input stay float32. Weights that were pruned are in no bucket, and stay 0.
+thresholds, the normalization of the input and tensors of fewer than 4 numbers stay float32. Weights that were pruned
+are in no bucket, and stay 0.
 """
 
 from __future__ import annotations

@@ -20,14 +20,14 @@ from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Precision, Stage
-from edgeseq.models.contract import StreamingModel, set_mask, weight_of
+from edgeseq.models.contract import StreamingModel, mask_zeros
 from edgeseq.models.threads import threads
 from edgeseq.packed import Bucketed
 from edgeseq.quant.distill import distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.quant.gates import check_drop, check_limit
 from edgeseq.quant.low_bit import MOST_POINTS, bits_of, mean_bits, settle, train_points, train_weights, trained
-from edgeseq.quant.quantizer import shared_out
+from edgeseq.quant.quantizer import check_whole, shared_out
 from edgeseq.training.answers import respond
 from edgeseq.training.batches import batches_of
 from edgeseq.training.loop import CrossEntropy, Report
@@ -81,7 +81,7 @@ def quantize_weights(
     """
     out, parent, changes = Path(out), open_folder(source), changes or {}
     check_start(out, seed, [parent.path, *teachers], overwrite=overwrite)
-    _check_request(parent, method, bucket)
+    _check_request(parent, method, bits, bucket)
     check_limit(parent, max_drop)
     loss, others = split_changes(changes)
     how = distillation(loss)
@@ -93,8 +93,7 @@ def quantize_weights(
     trainee = prepare(parent, PRESET, dataset, split, {**TUNING[method], **others}, seed, trust=trust)
     model, settings = trainee.model, trainee.settings
     trainee = dataclasses.replace(trainee, arguments={**trainee.arguments, **model.eval().fold()})
-    for name in trainee.pruned:  # maps that a norm was folded into are others now
-        set_mask(model.get_submodule(name), weight_of(model.get_submodule(name)) != 0)
+    mask_zeros(model, trainee.pruned)  # maps that a norm was folded into are others now
     given, names = bits_of(model, bits), trained(model)
     points = _points(trainee, bits, given, split, seed) if method == "dq" else {}
     given |= {name: (count - 1).bit_length() for name, count in points.items()}
@@ -132,10 +131,12 @@ def quantize_weights(
         )
 
 
-def _check_request(parent: Folder, method: str, bucket: int) -> None:
+def _check_request(parent: Folder, method: str, bits: int, bucket: int) -> None:
     """Refuse what cannot be asked for, before any data is read."""
     if method not in METHODS:
-        raise unknown("method", method, METHODS)
+        raise unknown("method", str(method), METHODS)
+    check_whole("bits", bits)
+    check_whole("bucket", bucket)
     if bucket < 0:
         raise InputError(f"bucket {bucket}: numbers that share α and β, or 0 for one bucket a tensor, are needed")
     if parent.manifest.precision != Precision():

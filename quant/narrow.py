@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeseq.errors import InputError, Unsupported, unknown
-from edgeseq.models.contract import Place, StreamingModel, Width, set_mask, weight_of
+from edgeseq.models.contract import Place, StreamingModel, Width, mask_zeros
 from edgeseq.models.registry import build
 from edgeseq.models.sparse_rnn import PARTS
 
@@ -43,10 +43,7 @@ def narrowed(
             whole[place.name] = cut(whole[place.name], place, widths[name], units)
         smaller.take({each: fresh[each] if each in widths[name].constants else whole[each] for each in fresh})
         made = smaller.train(model.training)
-    for name in made.projections():
-        if name.partition(PARTS)[0] in zeroed:
-            layer = made.get_submodule(name)
-            set_mask(layer, weight_of(layer) != 0)
+    mask_zeros(made, (name for name in made.projections() if name.partition(PARTS)[0] in zeroed))
     return made, changed
 
 

@@ -15,8 +15,8 @@ import msgspec
 from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
-from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.manifest import Precision, Stage
+from edgeseq.lineage import has_few_bits, stage_entry, trained_on
+from edgeseq.manifest import Stage
 from edgeseq.models.contract import StreamingModel, parameter_count
 from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
@@ -80,11 +80,12 @@ def prune(
 ) -> Folder:
     """Take out of the model of ``source`` what matters least, train what remains, and write the folder ``out``.
 
-    In this order: ``structured``, the share of the parameters that goes with whole units, so that a smaller model of
-    the same family remains; ``modes``, the share of S4D's modes; ``weights``, the share of the weights of the linear
-    maps that become 0 (of those that there are by then), compared over all maps or, with ``scope`` "layer", in each; in
-    blocks of ``block`` (rows, columns). What matters is told by ``criterion`` (see :mod:`edgeseq.quant.saliency`), of
-    modes by their energy. With ``gradual`` weights go on the way, not at once.
+    In this order, each a share of what there is by then: ``modes``, of S4D's modes; ``structured``, of the parameters,
+    which go with whole units, modes among them, so that a smaller model of the same family remains; ``weights``, of the
+    weights of the linear maps that are not 0 yet, which become 0, compared over all maps or, with ``scope`` "layer", in
+    each; in blocks of ``block`` (rows, columns), of which each map keeps one. What matters is told by ``criterion``
+    (see :mod:`edgeseq.quant.saliency`), of ``modes`` by their energy. With ``gradual`` weights go on the way, not at
+    once.
 
     Then it is trained on with the settings of the model's preset and ``changes``, on the labels or, with ``teachers``,
     as :func:`edgeseq.quant.distill_stage.distill` does; not so without ``retrain``. The split is that of ``source``.
@@ -92,8 +93,8 @@ def prune(
     same call.
 
     Raises:
-        InputError: nothing to do, a share that cannot be, an unknown scope, criterion or setting, a model that is
-            quantized, unusable data.
+        InputError: nothing to do, a share or a block that cannot be, an unknown scope, criterion or setting, a model
+            that is quantized, unusable data.
         Unsupported: the family names no widths, or has no modes.
         GateFailed: more than ``max_drop`` is lost; nothing is written then.
     """
@@ -159,18 +160,18 @@ def _sizes(model: StreamingModel) -> dict[str, int]:
 
 
 def _narrowed(trainee: Trainee, cut: Cut, split: Split, seed: int, *, trust: bool) -> Trainee:
-    """The trainee without the units, then without the modes, that are to go."""
+    """The trainee without the modes, then without the units, that are to go."""
 
     def without(kept: Kept) -> Trainee:
         model, arguments = narrowed(trainee.model, trainee.family, trainee.arguments, kept, trust=trust)
         left = pruned(model) if trainee.pruned else ()
         return dataclasses.replace(trainee, model=model, arguments=arguments, pruned=left)
 
+    if cut.modes:
+        trainee = without(modes_to_keep(trainee.model, cut.modes))
     if cut.structured:
         squared = _squared(trainee, cut, split, seed)
         trainee = without(units_to_keep(trainee.model, cut.structured, saliency(trainee.model, squared)))
-    if cut.modes:
-        trainee = without(modes_to_keep(trainee.model, cut.modes))
     return trainee
 
 
@@ -212,8 +213,7 @@ def _check_request(parent: Folder, cut: Cut, teachers: Sequence[str | Path], cha
     if not cut.weights and (cut.scope != SCOPES[0] or cut.block != (1, 1)):
         what = "block" if cut.block != (1, 1) else "scope"
         raise InputError(f"{what} says which weights go, and none are to: name their share, weights")
-    quantized = any(stage.verb == "quantize" for stage in parent.manifest.lineage)
-    if quantized or parent.manifest.precision != Precision():
+    if has_few_bits(parent):
         raise InputError(f"{parent.path} is quantized already: prune the float model that it came from, then quantize")
     if not cut.retrain and (changes or teachers):
         what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
+from edgeseq.card import few_bits
 from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError, unknown
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import Folder, open_folder, shipped_bytes
 from edgeseq.lineage import stage_entry, trained_on
 from edgeseq.manifest import Precision, Stage
-from edgeseq.models.contract import StreamingModel, set_mask, weight_of
+from edgeseq.models.contract import StreamingModel, mask_zeros
 from edgeseq.models.memories import check_radius, response_errors
 from edgeseq.models.threads import threads
 from edgeseq.quant.calibrate import calibrate, coarse, quantize_model
@@ -24,6 +25,7 @@ from edgeseq.quant.distill import Distillation, distillation, distilling, split_
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.quant.flips import SECONDS, spike_flips
 from edgeseq.quant.gates import check_drop, check_limit
+from edgeseq.quant.quantizer import check_whole
 from edgeseq.training.loop import Report
 from edgeseq.training.stage import (
     Announce,
@@ -39,6 +41,7 @@ from edgeseq.training.stage import (
 METHODS = ("qat", "ptq", "qd", "dq")
 LOW_BIT = ("qd", "dq")  # which have fewer levels of float weights, and activations in float32
 BITS = (8, 4)  # of weights that integers are multiplied by
+DEFAULT_BITS = {"qat": 8, "ptq": 8, "qd": 4, "dq": 4}
 FORMATS = ("float32", "int16", "int8")
 PRESET = "gru"  # whose settings a model is tuned with that was made from no preset
 TUNING = {"rounds": 3, "learning_rate": 5e-4}  # the weights are good already: they only learn to live with the rounding
@@ -50,7 +53,7 @@ def quantize(
     out: str | Path,
     *,
     method: str = "qat",
-    bits: int = 8,
+    bits: int | None = None,
     state: str = "float32",
     memory: str = "float32",
     teachers: Sequence[str | Path] = (),
@@ -69,26 +72,30 @@ def quantize(
 
     For example ``quantize("runs/student", "runs/student-int4", bits=4, max_drop=1.0)``.
 
-    ``method`` "ptq" and "qat" make integer maps: weights of 8 or 4 bits, activations of 8. Batch norms are folded
-    first. Ranges are the true least and greatest values on the training subjects' recordings, streamed with the state
-    carried (``tick`` is called at each frame). "ptq" leaves it at that; "qat" then trains on with the rounding in
-    place, the ranges fixed, with the settings of the model's preset and ``changes``, on the labels or, with
+    ``method`` "ptq" and "qat" make integer maps: weights of 8 or 4 bits (by default 8), activations of 8. Batch norms
+    are folded first. Ranges are the true least and greatest values on the training subjects' recordings, streamed with
+    the state carried (``tick`` is called at each frame). "ptq" leaves it at that; "qat" then trains on with the
+    rounding in place, the ranges fixed, with the settings of the model's preset and ``changes``, on the labels or, with
     ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does. ``state`` is the precision that the carried state
     is kept at, ``memory`` that of what it is multiplied by: A and B of an LMU, the Ā of S4D. "qd" and "dq" are
-    :func:`edgeseq.quant.low_bit_stage.quantize_weights`, whose activations and states stay float32.
+    :func:`edgeseq.quant.low_bit_stage.quantize_weights` (4 bits by default), whose activations and states stay float32.
 
     The split is that of ``source``, and weights that were pruned stay so. ``warn`` is called with what the chosen
-    formats can hardly say of this model, which is in the lineage too. Of a model that spikes, how often each population
+    formats can hardly say of this model, which is in the lineage too, and where a model of few bits comes to ship in
+    more bytes. Of a model that spikes, how often each population
     does otherwise than in float is among the metrics.
 
     Raises:
-        InputError: an unknown method, format or setting, a model that is quantized already, unusable data.
+        InputError: an unknown method, format or setting, bits that are none, a model that is quantized already,
+            unusable data.
         Unsupported: a layer, state or memory of the model cannot be quantized.
         GateFailed: a memory in that format does not forget, or macro-F1 on the validation subjects falls by more than
             ``max_drop`` points below that of ``source``. Nothing is written.
         MissingDependency: Brevitas is not installed.
     """
     out, parent, changes = Path(out), open_folder(source), changes or {}
+    _check_types(method, bits, {"state": state, "memory": memory})
+    bits = DEFAULT_BITS[method] if bits is None else bits
     if method in LOW_BIT:
         _check_formats(method, state, memory)
         from edgeseq.quant.low_bit_stage import quantize_weights
@@ -108,7 +115,7 @@ def quantize(
             report=report,
         )
     check_start(out, seed, [parent.path, *teachers], overwrite=overwrite)
-    _check_request(parent, method, bits, {"state": state, "memory": memory}, teachers, changes)
+    _check_request(parent, method, bits, teachers, changes)
     check_limit(parent, max_drop)
     loss, others = split_changes(changes)
     test, validation = kept_apart(parent)
@@ -138,13 +145,15 @@ def quantize(
     how = distillation(loss) if models else None
     entry = _entry(parent, trainee, method, how, folders, warnings, seed, data, dataset)
     if method == "ptq":
-        return write_scored(out, trainee, split, entry, measure=measure, check=check, overwrite=overwrite)
+        made = write_scored(out, trainee, split, entry, measure=measure, check=check, overwrite=overwrite)
+        _warn_of_growth(parent, made, warn)
+        return made
     announce(trainee.model, split, trainee.settings)
     with ExitStack() as stack:
         objective = None
         if how:
             objective = stack.enter_context(distilling(trainee.model, models, split.train, trainee.settings, how))
-        return complete(
+        made = complete(
             *(out, trainee, split, entry, seed),
             objective=objective,
             teachers=folders,
@@ -153,14 +162,25 @@ def quantize(
             overwrite=overwrite,
             report=report,
         )
+    _warn_of_growth(parent, made, warn)
+    return made
+
+
+def _warn_of_growth(parent: Folder, made: Folder, warn: Warn) -> None:
+    """Say it where integers make larger what few bits had made small."""
+    found, before, after = few_bits(parent.manifest), shipped_bytes(parent), shipped_bytes(made)
+    if found and after > before:
+        warn(
+            f"{parent.path} has weights of {found[0]} bits ({found[1]}), which ship in {before:,} bytes; as "
+            f"{made.manifest.precision.weights} they ship in {after:,}. An engine loads int8 in place of float32: "
+            "where that is not what counts, keep the former"
+        )
 
 
 def _folded(trainee: Trainee, precision: Precision) -> Trainee:
     """The trainee with its batch norms folded, to be of ``precision``; what was pruned of its maps stays so."""
     arguments = {**trainee.arguments, **trainee.model.eval().fold()}
-    for name in trainee.pruned:
-        layer = trainee.model.get_submodule(name)
-        set_mask(layer, weight_of(layer) != 0)
+    mask_zeros(trainee.model, trainee.pruned)
     return dataclasses.replace(trainee, arguments=arguments, precision=precision)
 
 
@@ -172,6 +192,18 @@ def _flips(plain: StreamingModel, quantized: StreamingModel, split: Split) -> di
         return {}
     flips = {f"spike_flips_{name}".removesuffix("_all"): round(f.flipped / f.counted, 6) for name, f in found.items()}
     return {"spike_rate": round(found["all"].fired / found["all"].counted, 6), **flips}
+
+
+def _check_types(method: str, bits: int | None, formats: Mapping[str, str]) -> None:
+    """Refuse names that are not known and bits that are no number, whatever type they are of."""
+    for what, value, known in (
+        ("method", method, METHODS),
+        *((f"{what} precision", value, FORMATS) for what, value in formats.items()),
+    ):
+        if value not in known:
+            raise unknown(what, str(value), known)
+    if bits is not None:
+        check_whole("bits", bits)
 
 
 def _check_formats(method: str, state: str, memory: str) -> None:
@@ -187,16 +219,10 @@ def _check_request(
     parent: Folder,
     method: str,
     bits: int,
-    formats: Mapping[str, str],
     teachers: Sequence[str | Path],
     changes: dict[str, Any],
 ) -> None:
     """Refuse what cannot be asked for together, before any data is read."""
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    for what, value in formats.items():
-        if value not in FORMATS:
-            raise unknown(f"{what} precision", value, FORMATS)
     if bits not in BITS:
         raise InputError(f"{method} makes weights of 8 or 4 bits, not {bits}: for others use --method qd or dq")
     if parent.manifest.precision != Precision():

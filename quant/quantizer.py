@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeseq.bits import code_lengths
+from edgeseq.errors import InputError
 
 SMALLEST_RANGE = 1e-10  # below it a bucket is constant, and α is 1
 
@@ -97,15 +98,7 @@ def shared_out(norms: Sequence[float], mean: int) -> list[int]:
     """How many points each tensor gets, ``mean`` on average: half of them at least, and more the larger its gradient's
     norm is. What rounding leaves over goes to the smallest, what it takes too much is taken from the largest.
     """
-    return _divided(norms, mean // 2, mean * len(norms))
-
-
-def shared_out_bits(norms: Sequence[float], mean: int) -> list[int]:
-    """The same for bits, of which each tensor gets ``mean`` - 1 at least."""
-    return _divided(norms, mean - 1, mean * len(norms))
-
-
-def _divided(norms: Sequence[float], least: int, total: int) -> list[int]:
+    least, total = mean // 2, mean * len(norms)
     rest, norm = total - least * len(norms), sum(norms)
     shares = [each / norm if norm else 1 / len(norms) for each in norms]
     given = [least + round(rest * share) for share in shares]
@@ -120,6 +113,11 @@ def mean_code_length(counts: NDArray[np.int64]) -> float:
     return float(code_lengths(counts) @ counts / counts.sum()) if counts.any() else 0.0
 
 
-def compression(bits: float, bucket: int, full: int = 32) -> float:
-    """How many times smaller weights of ``bits`` are than of ``full`` bits, with two of those for each bucket."""
-    return bucket * full / (bucket * bits + 2 * full)
+def check_whole(what: str, value: int) -> None:
+    """Refuse a ``value`` that is not a whole number, as a caller may pass one.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{what} {value!r} is of type {type(value).__name__}: a whole number is needed")

@@ -259,6 +259,30 @@ def test_a_newer_format_says_to_upgrade(whole, file):
         read_packed(file)
 
 
+def test_format_0_is_none(whole, file):
+    magic, _, *rest = PRELUDE.unpack_from(whole)
+    file.write_bytes(PRELUDE.pack(magic, 0, *rest) + whole[PRELUDE.size :])
+    with pytest.raises(InputError, match="make the folder anew"):
+        list_packed(file)
+
+
+def test_a_dtype_that_is_not_known_is_refused_when_the_header_is_opened(file):
+    entry = [0, "w", [2], 8, "|O4"]
+    header = zlib.compress(msgspec.msgpack.encode([entry]), 9)
+    file.write_bytes(repaired(PRELUDE.pack(MAGIC, FORMAT, len(header), 0) + header + bytes(8)))
+    for read in (list_packed, read_packed):
+        with pytest.raises(InputError, match=r"'\|O4'"):
+            read(file)
+
+
+def test_truth_values_are_0_or_1(file):
+    write_packed(file, {"w": Plain(np.array([True, False, True]))})
+    assert read_packed(file)["w"].decoded().tolist() == [True, False, True]
+    file.write_bytes(repaired(file.read_bytes()[:-1] + b"\2"))
+    with pytest.raises(InputError, match="w has truth values beside 0 and 1"):
+        read_packed(file)
+
+
 def test_what_is_no_such_file_is_refused(file):
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_packed(file.with_name("absent"))

@@ -116,7 +116,7 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
     except typer.Exit as ended:
         return ended.exit_code, None
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = "; the same command goes on after the last finished round" if name in RESUMABLE else ""
+        goes_on = f"; the same command goes on after the last finished {_part(name)}" if name in RESUMABLE else ""
         return _failed("Interrupted", f"interrupted{goes_on}", INTERRUPTED, prefix="")
     except Failed as failed:
         error = failed.error
@@ -130,6 +130,11 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
     except Exception as error:
         traceback.print_exc()
         return _failed(type(error).__name__, f"this is a bug of edgeseq: {error}", 1)
+
+
+def _part(name: str) -> str:
+    """What an interrupted verb goes on after."""
+    return "chain" if name == "compress" else "round"
 
 
 def _failed(

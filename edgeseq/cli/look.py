@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeseq.card import accuracies, formats_said, names_in, parent_said, stage_said
 from edgeseq.cli.captured import Captured, captured
 from edgeseq.cli.export import show_proof
 from edgeseq.cli.output import Document, Json, Show, counted, installed, kilobytes, percent, typed
@@ -66,6 +67,7 @@ def inspect(
     trained = _trained(opened, trust=trust)
     weights = shipped(opened, trained)
     _show_model(show, manifest)
+    names = names_in(manifest.lineage)
     show.table(
         ["state", "dtype", ">offset", ">shape", ">starts from"],
         [[s.name, s.dtype, str(s.offset), "×".join(map(str, s.shape)), f"{s.initial:g}"] for s in manifest.states],
@@ -86,7 +88,7 @@ def inspect(
     )
     if manifest.proof:
         show_proof(show, manifest.proof)
-    show.table(["made by", "from", "seed", "with"], [_stage_row(stage) for stage in manifest.lineage])
+    show.table(["made by", "from", "seed", "with"], [_stage_row(stage, names) for stage in manifest.lineage])
     foreign = ("--trust",) if ":" in manifest.family else ()
     export = ("export", folder, "--out", f"{folder}-export", *foreign)
     following = ("stream", folder) if opened.formats else export
@@ -109,11 +111,6 @@ def _trained(folder: Folder, *, trust: bool) -> int | None:
 
 def _spoken(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _state(manifest: Manifest) -> str:
-    kind = manifest.precision.state
-    return kind if kind == "float32" else f"rounded to {kind}, carried as float32"
 
 
 def _delay(source: Input) -> str:
@@ -167,7 +164,7 @@ def _show_model(show: Show, manifest: Manifest) -> None:
         *([("features", front.shown())] if front else []),
         ("answers", f"one at every {manifest.task}: {', '.join(manifest.labels)}"),
         ("decision", _rule(manifest)),
-        ("precision", f"weights {manifest.precision.weights}, state {_state(manifest)}{_of_front(manifest)}"),
+        ("precision", f"{formats_said(manifest)}{_of_front(manifest)}"),
         ("reset", manifest.reset),
     ]
     rows += [(part, _members(part, subjects)) for part, subjects in manifest.split.items()]
@@ -179,7 +176,7 @@ def _show_model(show: Show, manifest: Manifest) -> None:
             scores += f", {percent(metrics['test_accuracy_smoothed'])} smoothed"
         rows.append(("tested", scores))
     else:
-        rows += [(_spoken(name), f"{value:.4g}") for name, value in metrics.items()]
+        rows += [(_spoken(name), f"{value:.4g}") for name, value in accuracies(manifest).items()]
     if "spike_flips" in metrics:
         share = f"{percent(metrics['spike_rate'])} of all that could be"
         rows.append(("spikes", f"{share}; {percent(metrics['spike_flips'])} are otherwise than in the float model"))
@@ -193,7 +190,9 @@ def _show_costs(show: Show, step: Captured, trained: int | None, weights: Shippe
 
     program = step.program
     rows = [("parameters", "not known here" if trained is None else f"{trained:,} trained")]
-    rows += [("ships", weights.shown())] if weights else []
+    if weights:
+        rows += [("zeros", weights.zeros.shown())] if weights.zeros else []
+        rows += [("ships", weights.shown()), ("engines load", weights.shown_loaded())]
     if program is None:
         rows.append(("costs", f"not counted: {step.missing}"))
     else:
@@ -230,14 +229,14 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return "(" + ", ".join(f"{name}={value}" for name, value in arguments.items()) + ")"
 
 
-def _stage_row(stage: Stage) -> list[str]:
+def _stage_row(stage: Stage, names: Mapping[str, str]) -> list[str]:
     seed = "" if stage.seed is None else str(stage.seed)
     wanted = ("edgeseq", "torch", "onnx") if stage.data is None else ("edgeseq", "torch")
     versions = ", ".join(f"{name} {stage.versions[name]}" for name in wanted if name in stage.versions)
-    origin = stage.data or (f"folder {stage.parent[:12]}" if stage.parent else "")
+    origin = ", ".join(filter(None, (parent_said(stage, names), stage.data)))
     if stage.verb == "retime":
         origin += f", {stage.arguments['from']:g} → {stage.arguments['rate']:g} Hz"
-    return [stage.verb, origin, seed, versions]
+    return [stage_said(stage), origin, seed, versions]
 
 
 def _document(

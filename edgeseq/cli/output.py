@@ -51,6 +51,10 @@ class Show:
         """A line about what is going on."""
         self.notes.print(Text(text, "dim"), soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """A warning, wrapped at the terminal's width: a sentence or more, unlike what is going on."""
+        self.notes.print(Text(f"warning: {text}", "dim"))
+
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
         """A table; a column whose name starts with ``>`` holds numbers."""
         if title:

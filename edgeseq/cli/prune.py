@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgeseq.cli.output import Document, Json, Show, counted, need, not_negative, percent, typed
+from edgeseq.cli.output import Document, Json, Show, counted, kilobytes, need, not_negative, percent, typed
 from edgeseq.cli.train import follow, next_export, parse_settings, read_config
 from edgeseq.cli.tune_events import next_tune
 from edgeseq.errors import InputError
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import Folder, open_folder, shipped_bytes
 
 WHAT = "What goes, as a share from 0 to 1"
 HOW = "How it is chosen"
@@ -31,13 +31,17 @@ def prune(
     ] = 0.0,
     modes: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Of S4D's modes, by energy: every engine gains.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="SHARE",
+            help="Of S4D's modes, by energy, ahead of other units: every engine gains.",
+            rich_help_panel=WHAT,
+        ),
     ] = 0.0,
     weights: Annotated[
         float,
         typer.Option(
             metavar="SHARE",
-            help="Of the weights of the linear maps, which become 0: only weights.packed gains.",
+            help="Of the weights of the linear maps that are not 0 yet, which become 0: only weights.packed gains.",
             rich_help_panel=WHAT,
         ),
     ] = 0.0,
@@ -124,35 +128,54 @@ def prune_folder(show: Show, source: Path, out: Path, **options: Any) -> tuple[F
     from edgeseq.quant.prune_stage import prune as prune_stage
 
     # Read first, and only if it is of the same people: what is asked for may replace a folder, or be of other data.
-    before = None if options.get("data") else open_folder(source).manifest.metrics.get("test_accuracy")
+    dense = open_folder(source)
+    before = None if options.get("data") else dense.manifest.metrics.get("test_accuracy")
+    shipped_before = shipped_bytes(dense)
     made, document = follow(show, partial(prune_stage, source, out, **options))
-    if not options.get("retrain", True):
-        del document["rounds"]
     metrics, stage = made.manifest.metrics, made.manifest.lineage[-1].arguments
+    if not stage["retrain"]:
+        del document["rounds"]
+        warn_if_beaten(show, metrics)
     zeros = {name.removeprefix("zeros_"): share for name, share in metrics.items() if name.startswith("zeros")}
-    _show_sizes(show, stage["widths"], stage["parameters"])
+    _show_sizes(show, stage)
     if zeros:
-        _show_zeros(show, zeros)
+        _show_zeros(show, zeros, stage["weights"], again=bool(dense.manifest.pruned))
     after = metrics.get("test_accuracy")
     known = "" if before is None else f"before {percent(before)}, "
     show.line(f"accuracy on the test subjects: {known}pruned {percent(after)}")
+    shipped = shipped_bytes(made)
+    show.line(f"weights ship in {kilobytes(shipped)}, were {kilobytes(shipped_before)}")
     document |= {"parameters": made.manifest.parameters, "widths": stage["widths"], "zeros": zeros}
+    document |= {"shipped_bytes": shipped, "shipped_bytes_before": shipped_before}
     return made, {**document, "accuracy_before": before, "accuracy_after": after}
 
 
-def _show_sizes(show: Show, widths: Mapping[str, Sequence[int]], parameters: Sequence[int | None]) -> None:
-    changed = [(name, *map(str, sizes)) for name, sizes in widths.items() if sizes[0] != sizes[1]]
+def _show_sizes(show: Show, stage: Mapping[str, Any]) -> None:
+    changed = [(name, *map(str, sizes)) for name, sizes in stage["widths"].items() if sizes[0] != sizes[1]]
     if not changed:
         return
     show.table(["width", ">before", ">after"], changed)
-    before, after = parameters
+    before, after = stage["parameters"]
     known = "" if before is None else f" of {before:,}"
-    show.line(f"{after:,}{known} parameters remain as whole units: every engine gains")
+    named = {"modes": "of the modes", "structured": "of the parameters"}
+    asked = " and ".join(f"{percent(stage[name])} {what}" for name, what in named.items() if stage[name])
+    show.text(f"{asked} asked: {after:,}{known} parameters remain as whole units: every engine gains")
 
 
-def _show_zeros(show: Show, zeros: Mapping[str, float]) -> None:
+def _show_zeros(show: Show, zeros: Mapping[str, float], asked: float, *, again: bool) -> None:
+    """``again``: whether some were 0 before."""
     show.table(["linear map", ">zeros"], [(name, percent(share)) for name, share in zeros.items() if name != "zeros"])
-    show.line(f"{percent(zeros['zeros'])} of the weights of the linear maps are 0: {ZEROS}")
+    of = " of those that were not 0 yet" if again else ""
+    said = f"{percent(asked)}{of} asked: " if asked else ""
+    show.text(f"{said}{percent(zeros['zeros'])} of the weights of the linear maps are 0: {ZEROS}")
+
+
+def warn_if_beaten(show: Show, metrics: Mapping[str, float]) -> None:
+    """What :func:`follow` says of a model that was trained."""
+    share = metrics.get("test_majority_share", 0.0)
+    if metrics.get("test_accuracy", share) < share:
+        hint = "leave --no-retrain out, or ask for less"
+        show.note(f"worse than always giving the most frequent answer ({percent(share)}): {hint}")
 
 
 def _sides(block: str) -> tuple[int, int]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgeseq.card import few_bits, loaded_as
 from edgeseq.cli.output import Document, Json, Show, counted, need, not_negative, percent, typed
+from edgeseq.cli.shipped import shrunk
 from edgeseq.cli.train import follow, next_export, parse_settings, read_config
 from edgeseq.cli.tune_events import next_tune
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import Folder, open_folder, shipped_bytes
+from edgeseq.manifest import Manifest
 
 
 def quantize(
@@ -27,8 +29,11 @@ def quantize(
         ),
     ] = "qat",
     bits: Annotated[
-        int, typer.Option(help="Bits of a weight: 8 or 4 of integers (activations have 8), fewer with qd and dq.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            help="Bits of a weight: of integers 8 (if not said) or 4, with activations of 8; of qd and dq 2 to 8 (4)."
+        ),
+    ] = None,
     state: Annotated[
         str,
         typer.Option(
@@ -102,24 +107,29 @@ def quantize_folder(show: Show, source: Path, out: Path, **options: Any) -> tupl
     need("quantization", "train", "torch", "brevitas")
     from edgeseq.quant.quantize_stage import quantize as quantize_stage
 
-    # Read first, and only if it is of the same people: what is asked for may replace a folder, or be of other data.
-    before = None if options.get("data") else open_folder(source).manifest.metrics.get("test_accuracy")
+    # Read first: what is asked for may replace a folder.
+    origin = open_folder(source)
+    was, shipped_before = origin.manifest, shipped_bytes(origin) if origin.has_weights else None
+    before = None if options.get("data") else was.metrics.get("test_accuracy")  # of other data it says nothing
     warnings: list[str] = []
 
     def warn(message: str) -> None:
         warnings.append(message)
-        show.note(f"warning: {message}")
+        show.warn(message)
 
     made, document = follow(show, partial(quantize_stage, source, out, warn=warn, **options))
     if options.get("method") == "ptq":  # nothing was trained
         del document["parameters"], document["rounds"]
-    after = made.manifest.metrics.get("test_accuracy")
-    known = "" if before is None else f"float32 {percent(before)}, "
-    show.line(f"accuracy on the test subjects: {known}{_form(made, options)} {percent(after)}")
-    return made, {**document, "accuracy_before": before, "accuracy_after": after, "warnings": warnings}
+    after, size = made.manifest.metrics.get("test_accuracy"), shipped_bytes(made)
+    known = "" if before is None else f"{_form(was)} {percent(before)}, "
+    show.line(f"accuracy on the test subjects: {known}{_form(made.manifest)} {percent(after)}")
+    show.line(f"{shrunk(shipped_before, size)}; an engine loads them as {loaded_as(made.manifest)}")
+    document |= {"accuracy_before": before, "accuracy_after": after}
+    document |= {"shipped_bytes": size, "shipped_bytes_before": shipped_before}
+    return made, {**document, "warnings": warnings}
 
 
-def _form(folder: Folder, options: Mapping[str, Any]) -> str:
+def _form(manifest: Manifest) -> str:
     """How the weights are, in a word: floats of few levels are float32 in the manifest."""
-    weights = folder.manifest.precision.weights
-    return weights if weights != "float32" else f"{options.get('bits', 8)} bits"
+    found = few_bits(manifest)
+    return manifest.precision.weights if found is None else f"{found[0]} bits"

@@ -1,4 +1,4 @@
-"""What a model's weights take to ship: bytes, bits for each parameter, and how each tensor is coded."""
+"""What a model's weights take to ship: bytes, bits for each parameter, how each tensor is coded, and what is loaded."""
 
 from __future__ import annotations
 
@@ -6,35 +6,73 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeseq.cli.output import Show
-from edgeseq.folder import PACKED_NAME, Folder, shipped_bytes
+from edgeseq.card import Zeros, loaded_as
+from edgeseq.cli.output import Show, kilobytes
+from edgeseq.folder import PACKED_NAME, Folder, shipped_bytes, zeros_of
 
 if TYPE_CHECKING:
     from edgeseq.packed_file import Listed
 
+LOADED = (".onnx", ".tflite", "step.safetensors")  # how the names of files end that engines load
+
 
 class Shipped(msgspec.Struct, frozen=True):
-    """``bytes`` in all; ``tensors`` of weights.packed, none where the numbers ship as they are."""
+    """``bytes`` in all; ``tensors`` of weights.packed, none where the numbers ship as they are.
+
+    ``places`` are the parameters with those that were pruned, ``zeros`` what is 0 of the maps that were (None: none
+    were); ``loaded`` the files that engines load, with their bytes, and ``loaded_as`` what they hold the weights in.
+    """
 
     bytes: int
     bits_per_parameter: float | None
+    places: int | None
+    zeros: Zeros | None
+    loaded: dict[str, int]
+    loaded_as: str
     tensors: tuple[Listed, ...]
 
     def shown(self) -> str:
-        """For people."""
-        bits = "" if self.bits_per_parameter is None else f", {self.bits_per_parameter:.2f} bits for each parameter"
-        return f"{self.bytes:,} bytes of weights{bits}"
+        """For people: what ships."""
+        if self.bits_per_parameter is None or self.places is None:
+            return f"{self.bytes:,} bytes of weights"
+        left = f" ({self.places - self.zeros.count:,} not 0)" if self.zeros else ""
+        return (
+            f"{self.bytes:,} bytes of weights, {self.bits_per_parameter:.2f} bits for each of {self.places:,} "
+            f"parameters{left}"
+        )
+
+    def shown_loaded(self) -> str:
+        """For people: what engines load."""
+        files = ", ".join(f"{name} ({size:,} bytes)" for name, size in self.loaded.items())
+        return f"{files}: " * bool(files) + f"the weights as {self.loaded_as}"
 
 
 def shipped(folder: Folder, parameters: int | None) -> Shipped | None:
-    """Of a folder with so many ``parameters`` (None: not known); None where it holds no weights."""
+    """Of a folder with so many ``parameters`` that are there (None: not known); None where it holds no weights."""
     if not folder.has_weights:
         return None
     from edgeseq.packed_file import list_packed
 
-    size = shipped_bytes(folder)
-    tensors = list_packed(folder.file(PACKED_NAME)) if PACKED_NAME in folder.manifest.files else ()
-    return Shipped(size, 8 * size / parameters if parameters else None, tensors)
+    size, zeros = shipped_bytes(folder), zeros_of(folder)
+    places = None if parameters is None else parameters + (zeros.count if zeros else 0)
+    return Shipped(
+        bytes=size,
+        bits_per_parameter=8 * size / places if places else None,
+        places=places,
+        zeros=zeros,
+        loaded={name: folder.file(name).stat().st_size for name in folder.manifest.files if name.endswith(LOADED)},
+        loaded_as=loaded_as(folder.manifest),
+        tensors=list_packed(folder.file(PACKED_NAME)) if PACKED_NAME in folder.manifest.files else (),
+    )
+
+
+def shrunk(before: int | None, after: int) -> str:
+    """For people: bytes of weights that ship, beside what they were (None: not known)."""
+    if before is None:
+        return f"weights ship in {kilobytes(after)}"
+    times = max(before, after) / max(min(before, after), 1)
+    other = "smaller" if after <= before else "larger"
+    return f"weights ship in {kilobytes(after)}, were {kilobytes(before)} ({times:.1f} times {other})"
 
 
 def show_tensors(show: Show, found: Shipped) -> None:

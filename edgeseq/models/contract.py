@@ -6,7 +6,7 @@ Shape letters: B batch, T frames, C input channels, K outputs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -327,6 +327,13 @@ def set_mask(layer: nn.Module, mask: Tensor) -> None:
     mask = mask.to(weight.device) if had is None else mask.to(weight.device) & had
     layer.register_buffer("mask", mask, persistent=False)
     weight.mul_(mask)
+
+
+def mask_zeros(model: nn.Module, names: Iterable[str]) -> None:
+    """Prune each linear map of ``names``, in place, to the weights that are not 0: what is 0 there stays so."""
+    for name in names:
+        layer = model.get_submodule(name)
+        set_mask(layer, weight_of(layer) != 0)
 
 
 def parameter_count(model: nn.Module) -> int:

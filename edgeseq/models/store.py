@@ -22,7 +22,7 @@ from edgeseq.lineage import stage_entry
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, StateEntry, state_table
 from edgeseq.models.check import alike, attributes, check_contract, check_states, stepped
 from edgeseq.models.coding import check_packed, code, tensor_of
-from edgeseq.models.contract import State, StreamingModel, parameter_count, set_mask, weight_of
+from edgeseq.models.contract import State, StreamingModel, mask_zeros, parameter_count
 from edgeseq.models.listening import Listening, behind
 from edgeseq.models.quantized import with_precision
 from edgeseq.models.registry import FAMILIES, FRONT, build
@@ -33,8 +33,8 @@ PARTS = ("train", "validation", "test")
 SHOWN_MISFITS = 3
 
 
-def save_weights(model: StreamingModel, folder: Path, coded: Mapping[str, Coded] | None = None) -> None:
-    """Write the model's parameters and buffers as weights.safetensors.
+def save_weights(model: StreamingModel, folder: Path, coded: Mapping[str, Coded] | None = None) -> State:
+    """Write the model's parameters and buffers as weights.safetensors; returns the numbers that are written.
 
     ``coded``: the tensors that fewer bits say exactly, beside those of the model's own quantized and pruned maps. Where
     there are any, all tensors are written as weights.packed too, at their true size
@@ -48,6 +48,7 @@ def save_weights(model: StreamingModel, folder: Path, coded: Mapping[str, Coded]
     if packed:
         write_packed(folder / PACKED_NAME, packed)
         check_packed(folder / PACKED_NAME, tensors)
+    return tensors
 
 
 def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
@@ -56,8 +57,7 @@ def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
     Raises:
         InputError: the weights are missing or do not fit the family's arguments.
     """
-    manifest = folder.manifest
-    path = folder.file(WEIGHTS_NAME)
+    manifest, path = folder.manifest, folder.file(WEIGHTS_NAME)
     model = build(manifest.family, manifest.input.width, len(manifest.labels), dict(manifest.arguments), trust=trust)
     with_precision(model, manifest.precision)
     try:
@@ -66,9 +66,7 @@ def load_model(folder: Folder, *, trust: bool = False) -> StreamingModel:
         raise InputError(
             f"{path} does not hold the weights of a {manifest.family} as the manifest has it: {error}"
         ) from error
-    for name in manifest.pruned:
-        layer = model.get_submodule(name)
-        set_mask(layer, weight_of(layer) != 0)
+    mask_zeros(model, manifest.pruned)
     model.eval()
     return model
 

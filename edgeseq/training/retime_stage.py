@@ -11,8 +11,7 @@ from pathlib import Path
 
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import Folder, open_folder
-from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.manifest import Precision
+from edgeseq.lineage import has_few_bits, stage_entry, trained_on
 from edgeseq.models.store import load_model
 from edgeseq.training.checks import check_same_recordings
 from edgeseq.training.settings import Settings
@@ -32,7 +31,7 @@ def retime(
 
     Raises:
         InputError: a rate that is none or 16 times off, unusable data, an existing target.
-        Unsupported: the family has no step size, or the model has int8 layers or a rounded state.
+        Unsupported: the family has no step size, or the model is quantized: its ranges and levels are those of a rate.
     """
     out, parent = Path(out), open_folder(source)
     check_start(out, 0, [parent.path], overwrite=overwrite)
@@ -41,7 +40,7 @@ def retime(
         raise InputError(f"rate {rate:g} Hz: more than 0 is needed")
     if rate == manifest.input.rate:
         raise InputError(f"{parent.path} runs at {rate:g} Hz already")
-    if manifest.precision != Precision():
+    if has_few_bits(parent):
         raise Unsupported(f"{parent.path} is quantized for {manifest.input.rate:g} Hz: retime first, then quantize")
     model = load_model(parent, trust=trust)
     arguments = {**manifest.arguments, **model.retime(manifest.input.rate / rate)}
@@ -56,5 +55,5 @@ def retime(
         data_fingerprint=dataset.origin_fingerprint,
         parent=parent.hash,
     )
-    trainee = Trainee(model, manifest.family, arguments, Settings(), parent)
+    trainee = Trainee(model, manifest.family, arguments, Settings(), parent, pruned=manifest.pruned)
     return write_scored(out, trainee, split, entry, overwrite=overwrite)

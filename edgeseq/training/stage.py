@@ -19,7 +19,7 @@ from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, check_target, new_folder, open_folder, seal
 from edgeseq.lineage import stage_entry, was_retimed
 from edgeseq.manifest import Channel, Decision, Input, Manifest, Normalization, Precision, Stage
-from edgeseq.models.contract import StreamingModel, parameter_count
+from edgeseq.models.contract import StreamingModel, mask_zeros, parameter_count
 from edgeseq.models.registry import build, presets
 from edgeseq.models.store import load_model, save_weights, state_entries
 from edgeseq.models.threads import threads
@@ -251,7 +251,7 @@ def write_scored(
 
     Whom the ``teachers`` have learned from counts as seen. What ``measure`` finds of the model is written beside its
     scores; ``check`` is called with them all, and what it raises leaves no folder behind. ``coded``: see
-    :func:`edgeseq.models.store.save_weights`.
+    :func:`edgeseq.models.store.save_weights`. The model is left as it will be loaded.
     """
     model, parent = trainee.model, trainee.parent
     with threads(trainee.settings.threads):
@@ -270,13 +270,13 @@ def write_scored(
         pruned=trainee.pruned,
         split=_subjects(split, [*([parent] if parent else []), *teachers]),
         metrics=found,
-        parameters=parameter_count(model),
         facts=dict(model.facts()),
         lineage=(*(parent.manifest.lineage if parent else ()), entry),
     )
     with new_folder(out, overwrite=overwrite) as staging:
-        save_weights(model, staging, coded or {})
-        seal(staging, manifest)
+        model.load_state_dict(save_weights(model, staging, coded or {}))  # a weight that rounds to 0 is gone
+        mask_zeros(model, trainee.pruned)
+        seal(staging, msgspec.structs.replace(manifest, parameters=parameter_count(model)))
     return open_folder(out)
 
 

@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from edgeseq.cli import output
-from edgeseq.folder import open_folder
+from edgeseq.cli.output import kilobytes
+from edgeseq.cli.prune import warn_if_beaten
+from edgeseq.folder import open_folder, shipped_bytes
 
 TINY = ("--set", "rounds=1", "--set", "steps=2", "--set", "batch=2", "--set", "crop=2")
 FRAMES = 250  # as few_frames_do allows
@@ -33,7 +35,10 @@ def test_it_shows_the_widths_what_it_cost_and_what_comes_next(trained, half):
     before, after = open_folder(trained).manifest, open_folder(out).manifest
     rows = [line.split() for line in done.out.splitlines()]
     assert ["layers.0.hidden", "8", str(after.arguments["hidden"])] in rows
-    assert f"{after.parameters} of {before.parameters} parameters remain as whole units: every engine gains" in done.out
+    remain = f"{after.parameters} of {before.parameters} parameters remain as whole units: every engine gains"
+    assert f"50.0 % of the parameters asked: {remain}" in " ".join(done.out.split())
+    sizes = [kilobytes(shipped_bytes(open_folder(folder))) for folder in (out, trained)]
+    assert f"weights ship in {sizes[0]}, were {sizes[1]}\n" in done.out
     assert f"accuracy on the test subjects: before {accuracy(trained)}, pruned {accuracy(out)}\n" in done.out
     assert "zeros" not in done.out
     assert done.out.splitlines()[-1] == f"next: edgeseq export '{out}' --out '{out}-export'"
@@ -45,10 +50,10 @@ def test_zeros_are_called_what_they_are(edgeseq, trained, tmp_path):
     done = edgeseq("prune", trained, "--out", out, "--weights", "0.8", "--block", "2x2", "--one-shot", *TINY)
     assert done.code == 0, done.err
     share = open_folder(out).manifest.metrics["zeros"]
-    assert share >= 0.8
+    assert share == pytest.approx(0.8, abs=0.01)
     assert (
-        f"{100 * share:.1f} % of the weights of the linear maps are 0: zeros save bytes in weights.packed; no engine "
-        "computes fewer products for them" in done.out
+        f"80.0 % asked: {100 * share:.1f} % of the weights of the linear maps are 0: zeros save bytes in "
+        "weights.packed; no engine computes fewer products for them" in " ".join(done.out.split())
     )
     assert "every engine gains" not in done.out
     said = open_folder(out).manifest.lineage[-1].arguments
@@ -69,6 +74,24 @@ def test_json_without_retraining_has_what_it_is_and_no_rounds(edgeseq, trained, 
     assert document["accuracy_after"] == folder.manifest.metrics["test_accuracy"]
     assert document["next"] == f"edgeseq export {out} --out {out}-export"
     assert "rounds" not in document
+    sizes = [document["shipped_bytes"], document["shipped_bytes_before"]]
+    assert sizes == [shipped_bytes(each) for each in (folder, before)]
+    assert sizes[0] < sizes[1]
+
+
+def test_what_is_asked_again_is_of_those_that_are_not_0_yet(edgeseq, trained, tmp_path):
+    first, second = tmp_path / "p", tmp_path / "q"
+    assert edgeseq("prune", trained, "--out", first, "--weights", "0.5", "--no-retrain").code == 0
+    done = edgeseq("prune", first, "--out", second, "--weights", "0.5", "--no-retrain")
+    said = " ".join(done.out.split())
+    assert "50.0 % of those that were not 0 yet asked: 75.0 % of the weights of the linear maps are 0" in said
+
+
+@pytest.mark.parametrize(("accuracy", "warned"), [(0.2, True), (0.3, False)])
+def test_a_model_that_any_constant_answer_beats_is_called_so(capsys, accuracy, warned):
+    warn_if_beaten(output.Show(), {"test_accuracy": accuracy, "test_majority_share": 0.25})
+    said = "worse than always giving the most frequent answer (25.0 %): leave --no-retrain out, or ask for less"
+    assert (said in capsys.readouterr().err) == warned
 
 
 def test_a_teacher_and_settings_reach_the_retraining(edgeseq, trained, tmp_path):

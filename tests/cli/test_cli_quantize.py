@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from edgeseq.cli import output
+from edgeseq.cli.shipped import shrunk
 from edgeseq.export import stage
-from edgeseq.folder import MANIFEST_NAME, open_folder, seal
+from edgeseq.folder import MANIFEST_NAME, open_folder, seal, shipped_bytes
 from edgeseq.program import Program
 from edgeseq.quant import quantize_stage
 
@@ -167,6 +168,34 @@ def test_few_levels_of_floats_are_called_by_their_bits(edgeseq, trained, tmp_pat
     done = edgeseq("quantize", trained, "--out", out, "--method", "qd", "--bits", 3, *TINY)
     assert done.code == 0, done.err
     assert f"float32 {accuracy(trained)}, 3 bits {accuracy(out)}\n" in done.out
+
+
+def test_few_bits_are_4_unless_said_otherwise(edgeseq, trained, tmp_path):
+    out = tmp_path / "q"
+    assert edgeseq("quantize", trained, "--out", out, "--method", "dq", *TINY).code == 0
+    assert open_folder(out).manifest.lineage[-1].arguments["bits"] == 4
+
+
+def test_it_says_what_ships_and_what_is_loaded(edgeseq, trained, small, tmp_path):
+    before, after = (shipped_bytes(open_folder(folder)) for folder in (trained, small[0]))
+    assert f"{shrunk(before, after)}; an engine loads them as int8\n" in small[1].out
+    done = edgeseq("quantize", trained, "--out", tmp_path / "q", "--method", "qd", *TINY, "--json")
+    assert done.document["shipped_bytes"] == shipped_bytes(open_folder(tmp_path / "q"))
+    assert done.document["shipped_bytes_before"] == before
+    assert "; an engine loads them as float32\n" in done.err
+
+
+def test_integers_of_few_bits_are_warned_of_where_they_take_more_bytes(edgeseq, trained, tmp_path):
+    few, out = tmp_path / "few", tmp_path / "q"
+    assert edgeseq("quantize", trained, "--out", few, "--method", "qd", "--bits", 2, *TINY).code == 0
+    done = edgeseq("quantize", few, "--out", out, "--method", "ptq", "--json")
+    before, after = (shipped_bytes(open_folder(folder)) for folder in (few, out))
+    assert before < after
+    said = f"weights of 2 bits (qd), which ship in {before:,} bytes; as int8 they ship in {after:,}"
+    assert [said in warning for warning in done.document["warnings"]].count(True) == 1
+    assert f"test subjects: 2 bits {accuracy(few)}, int8 {accuracy(out)}\n" in done.err
+    again = edgeseq("quantize", trained, "--out", tmp_path / "r", "--method", "ptq", "--json").document
+    assert not any("ship in" in warning for warning in again["warnings"])
 
 
 def test_a_folder_and_a_target_are_needed(edgeseq, trained, small, tmp_path):

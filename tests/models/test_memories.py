@@ -176,6 +176,13 @@ def test_a_decay_in_float_that_is_1_is_refused_too():
         check_radius(model)
 
 
+def test_a_radius_of_exactly_1_is_refused():
+    memory = LegendreMemory(1, 4, 10.0)
+    memory.A.copy_(torch.eye(4))
+    with pytest.raises(GateFailed, match="spectral radius of the memory is 1, and below 1 is needed"):
+        check_radius(memory)
+
+
 def test_spikes_that_are_fed_back_cannot_grow_and_are_not_judged():
     model = build("l2mu", 4, 3, MODELS["l2mu"][1])
     with torch.no_grad():

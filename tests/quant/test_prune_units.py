@@ -99,7 +99,7 @@ def test_the_units_that_matter_least_go_and_the_others_keep_their_numbers():
 def test_units_that_cost_more_parameters_go_before_others_that_matter_as_much():
     model = make("lmu")
     matter = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
-    matter["blocks.0.mixer.bias"] += 1  # a hidden unit of the first block has two readers, of the second one
+    matter["blocks.0.mixer.bias"] += 1.2  # a hidden unit of the first block has two readers, of the second one
     matter["blocks.1.mixer.bias"] += 1
     matter["blocks.0.encoder.bias"] += 100
     matter["blocks.1.encoder.bias"] += 100
@@ -167,6 +167,20 @@ def test_the_energy_of_a_mode_is_that_of_its_impulse_response():
     response = weight[..., None] * turn[..., None] ** torch.arange(4000)
     energy = response.abs().square().sum(-1)
     assert torch.allclose(mode_energy(model, "layers.0.modes"), energy / energy.sum(1, keepdim=True), rtol=1e-9)
+
+
+def test_a_mode_that_rings_on_has_more_energy_than_a_louder_one_that_dies_at_once():
+    model = make("s4d")
+    layer = model.layers[0].ssm
+    with torch.no_grad():
+        layer.log_dt.fill_(-2.0)
+        layer.log_decay[:] = torch.tensor([3.0, -6.0, 3.0, 3.0])
+        layer.frequency.fill_(1.0)
+    _, weight = (torch.complex(*part).T.abs().detach() for part in layer.discretize())
+    with torch.no_grad():
+        layer.C /= weight[..., None]  # as loud as each other at first
+        layer.C[:, 0] *= 1.5
+    assert mode_energy(model, "layers.0.modes").argmax(1).tolist() == [1] * 6
 
 
 def test_modes_without_energy_go_each_channel_its_own():
@@ -241,6 +255,22 @@ def test_asking_what_matters_changes_nothing_and_answers_alike():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_time_constants_do_not_say_which_units_go(squared):
+    model = make("s4d")
+    kind = {name: torch.rand_like(parameter) for name, parameter in model.named_parameters()} if squared else None
+    before = units_to_keep(model, 0.4, saliency(model, kind))
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.ssm.frequency.mul_(torch.rand(6, 4) * 100)
+            layer.ssm.log_dt.mul_(3)
+            layer.ssm.log_decay.add_(torch.randn(6, 4))
+    after = units_to_keep(model, 0.4, saliency(model, kind))
+    assert before.keys() == after.keys()
+    assert any(name.endswith("modes") for name in before)
+    assert all(torch.equal(units, after[name]) for name, units in before.items())
 
 
 def test_magnitude_asks_no_data():

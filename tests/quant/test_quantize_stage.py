@@ -18,12 +18,13 @@ from edgeseq.devices.check import check_folder
 from edgeseq.errors import GateFailed, InputError
 from edgeseq.export import stage
 from edgeseq.export.stage import export
-from edgeseq.folder import WEIGHTS_NAME, new_folder, open_folder, seal
+from edgeseq.folder import WEIGHTS_NAME, new_folder, open_folder, seal, shipped_bytes
 from edgeseq.lineage import trained_on
 from edgeseq.manifest import Precision
+from edgeseq.models.contract import weight_of
 from edgeseq.models.memories import memories
 from edgeseq.models.quantized import quantized_linears, state_grids
-from edgeseq.models.store import load_model
+from edgeseq.models.store import load_model, save_weights
 from edgeseq.quant import quantize_stage
 from edgeseq.quant.prune_stage import prune
 from edgeseq.quant.quantize_stage import TUNING, quantize
@@ -295,6 +296,56 @@ def test_few_levels_of_floats_are_a_stage_that_integers_may_follow(floats, tmp_p
     assert [entry.verb for entry in made.manifest.lineage] == ["train", "quantize", "quantize"]
 
 
+def test_bits_that_are_not_said_are_8_of_integers_and_4_of_floats(floats, calibrated, tmp_path):
+    assert calibrated.manifest.precision.weights == "int8"
+    few = quantize(floats["gru"].path, tmp_path / "few", method="qd", changes=SHORT)
+    assert few.manifest.lineage[-1].arguments["bits"] == 4
+
+
+def test_what_integers_make_larger_is_warned_of(floats, tmp_path):
+    few = quantize(floats["gru"].path, tmp_path / "few", method="qd", bits=2, changes=SHORT)
+    for method, options in (("ptq", UNTRAINED), ("qat", {"changes": SHORT})):
+        warned = []
+        made = quantize(few.path, tmp_path / method, warn=warned.append, **options)
+        (said,) = [each for each in warned if "2 bits (qd)" in each]
+        assert f"{shipped_bytes(few):,} bytes; as int8 they ship in {shipped_bytes(made):,}" in said
+
+
+@pytest.fixture(scope="module")
+def normed(waves, tmp_path_factory):
+    """A pruned model with batch norms, one channel of which lets nothing through."""
+    sizes = {"dim": 6, "stages": 1, "blocks": 1, "channels": 2, "order": 3, "theta": 10.0, "ratio": 2, "dropout": 0.0}
+    changes = {**SHORT, **{f"model.{name}": value for name, value in sizes.items()}}
+
+    root = tmp_path_factory.mktemp("normed")
+    whole = train(waves, root / "whole", preset="lmuformer-causal", changes=changes, test=["3"], validation=["5"])
+    sparse = prune(whole.path, root / "sparse", weights=0.5, criterion="magnitude", retrain=False)
+    model = load_model(sparse)
+    model.blocks[0].norm.weight.data[0] = 0
+    with new_folder(root / "closed") as staging:
+        save_weights(model, staging)
+        seal(staging, sparse.manifest)
+    return open_folder(root / "closed")
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat", "qd", "dq"])
+def test_norms_are_folded_and_what_was_pruned_or_comes_out_as_zero_stays_so(normed, tmp_path, method):
+    options = {} if method == "ptq" else {"changes": {**SHORT, "learning_rate": 0.01}}
+    made = quantize(normed.path, tmp_path / "q", method=method, **options)
+    assert made.manifest.arguments == {**normed.manifest.arguments, "folded": True}
+    assert not any("running_mean" in name for name in weights(made))
+    held, model = load_model(normed), load_model(made)
+    held.fold()
+    assert made.manifest.pruned == normed.manifest.pruned
+    for name in made.manifest.pruned:
+        absent = weight_of(held.get_submodule(name)) == 0
+        assert absent.any()
+        assert not weight_of(model.get_submodule(name))[absent].any(), name
+    closed = weight_of(model.get_submodule("blocks.0.projection"))[0]
+    assert not closed.any()
+    assert not model.masks()["blocks.0.projection"][0].any()
+
+
 # -- gates ----------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +388,18 @@ def test_a_memory_that_would_grow_is_refused_before_anything_is_trained(waves, t
         quantize(source.path, tmp_path / "q", memory="int8", report=lambda ended, count: steps.append(count))
     assert (steps, (tmp_path / "q").exists()) == ([], False)
     assert quantize(source.path, tmp_path / "q", **UNTRAINED, memory="int16").manifest.precision.memory == "int16"
+
+
+def test_a_memory_that_training_makes_grow_is_refused_with_nothing_written(waves, tmp_path):
+    sizes = {"model.hidden": 4, "model.layers": 1, "model.state": 4}
+    source = train(waves, tmp_path / "s4d", preset="s4d", changes={**SHORT, **sizes}, test=["3"], validation=["5"])
+
+    def grow(model, split, settings):
+        next(iter(memories(model).values())).log_decay.data.fill_(-40.0)
+
+    with pytest.raises(GateFailed, match="spectral radius"):
+        quantize(source.path, tmp_path / "q", changes=SHORT, announce=grow)
+    assert not (tmp_path / "q").exists()
 
 
 # -- learning from a teacher ----------------------------------------------------------------------------------------
@@ -421,6 +484,13 @@ def test_a_wide_state_never_passes_a_quantizer_in_the_onnx_file(exported):
         ({"method": "qta"}, r"unknown method 'qta'\. Did you mean 'qat'"),
         ({"state": "int32"}, r"unknown state precision 'int32'\. Did you mean 'int"),
         ({"memory": "int32"}, r"unknown memory precision 'int32'\. Did you mean 'int"),
+        ({"method": 8}, r"unknown method '8'"),
+        ({"memory": None}, r"unknown memory precision 'None'"),
+        ({"state": ["int8"]}, "unknown state precision"),
+        ({"bits": "4"}, "bits '4' is of type str: a whole number is needed"),
+        ({"bits": 4.0}, "bits 4.0 is of type float"),
+        ({"bits": True}, "bits True is of type bool"),
+        ({"method": "qd", "bits": 2.5}, "bits 2.5 is of type float"),
         ({"bits": 6}, "qat makes weights of 8 or 4 bits, not 6: for others use --method qd or dq"),
         ({"method": "qd", "bits": 4, "memory": "int16"}, "qd leaves the memory in float32: leave --memory int16 out"),
         ({"method": "dq", "bits": 4, "state": "int8"}, "dq leaves the state in float32"),

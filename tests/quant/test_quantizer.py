@@ -17,7 +17,6 @@ from edgeseq.quant.distill import by_frame
 from edgeseq.quant.quantizer import (
     SMALLEST_RANGE,
     at_points,
-    compression,
     even_levels,
     even_values,
     mean_code_length,
@@ -26,7 +25,6 @@ from edgeseq.quant.quantizer import (
     quantized,
     scaled,
     shared_out,
-    shared_out_bits,
 )
 
 EPS = np.finfo(np.float32).eps
@@ -109,11 +107,11 @@ def test_huffman_codes_are_as_long_as_the_authors(vectors):
         assert mean_code_length(np.bincount(levels, minlength=256)) == pytest.approx(vectors[key], abs=1e-9)
 
 
-def test_bits_and_points_are_shared_out_as_the_authors_do(vectors):
-    for i in range(3):
-        of_points = bool(vectors[f"alloc/{i}/initial_is_points"])
-        share = shared_out if of_points else shared_out_bits
-        found = share(vectors[f"alloc/{i}/grad_norms"].tolist(), int(vectors[f"alloc/{i}/initial"]))
+def test_points_are_shared_out_as_the_authors_do(vectors):
+    of_points = [i for i in range(3) if vectors[f"alloc/{i}/initial_is_points"]]
+    assert of_points
+    for i in of_points:
+        found = shared_out(vectors[f"alloc/{i}/grad_norms"].tolist(), int(vectors[f"alloc/{i}/initial"]))
         assert found == vectors[f"alloc/{i}/result"].tolist()
 
 
@@ -132,10 +130,6 @@ def test_the_loss_is_the_authors_but_for_the_mean_over_classes(vectors):
         assert loss.item() == pytest.approx(float(vectors[f"kd/T{t}/loss"]), rel=1e-5)
         loss.backward()
         np.testing.assert_allclose(answers.grad, vectors[f"kd/T{t}/grad_student"], rtol=1e-4, atol=1e-6)
-
-
-def test_compression_counts_two_numbers_a_bucket():
-    assert [round(compression(bits, 256), 2) for bits in (2, 4, 8)] == [14.22, 7.53, 3.88]
 
 
 # -- what holds for any weights -------------------------------------------------------------------------------------
