@@ -73,7 +73,7 @@ $(VENV)-witness/.installed: $(INPUTS)
 	@echo "== creating $(VENV)-witness (over 2 GB; minutes)"
 	@$(PYTHON) -m venv $(VENV)-witness
 	@$(VENV)-witness/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS) \
-	    -e '.[train,onnx,witness,dev]'
+	    -e '.[train,onnx,compress,witness,dev]'
 	@touch $@
 
 test-witness: $(VENV)-witness/.installed
