@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import MANIFEST_NAME, Folder
-from edgeseq.manifest import Precision
+from edgeseq.lineage import has_few_bits
 from edgeseq.quant.gates import SCORE
 from edgeseq.quant.study import JOURNAL
 
@@ -28,8 +28,7 @@ def check_request(source: Folder, out: Path, *, trials: int, storage: str | None
     """
     if trials < 1:
         raise InputError(f"trials {trials}: at least 1 chain is to be tried")
-    floats = source.manifest.precision == Precision()
-    if not floats or _last(source, "train") < _last(source, "quantize"):
+    if has_few_bits(source):
         raise InputError(f"{source.path} is quantized already: compress the float model that it came from")
     if SCORE not in source.manifest.metrics:
         raise InputError(f"{source.path} has no {SCORE} to compare with: start from a folder that edgeseq trained")
@@ -85,8 +84,3 @@ def check_stages(
             f"{dataset.name} has {frames} frames, the proof of every model needs {MIN_FRAMES}: pass --data"
         )
     return dataset.origin_fingerprint
-
-
-def _last(folder: Folder, verb: str) -> int:
-    """Where in the lineage a verb stands last; -1 where it does not."""
-    return max((place for place, stage in enumerate(folder.manifest.lineage) if stage.verb == verb), default=-1)

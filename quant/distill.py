@@ -64,6 +64,13 @@ def split_changes(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     return ours, {name: value for name, value in changes.items() if not name.startswith(PREFIX)}
 
 
+def check_taught(changes: Mapping[str, Any], teachers: Sequence[object]) -> None:
+    """Refuse settings of distillation where there is no teacher."""
+    loss, _ = split_changes(changes)
+    if loss and not teachers:
+        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
+
+
 def distillation(changes: Mapping[str, Any]) -> Distillation:
     """The defaults with some values changed.
 

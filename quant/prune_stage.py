@@ -18,7 +18,7 @@ from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import has_few_bits, stage_entry, trained_on
 from edgeseq.manifest import Stage
 from edgeseq.models.contract import StreamingModel, parameter_count
-from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
+from edgeseq.quant.distill import Distillation, check_taught, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.quant.gates import check_drop, check_limit
 from edgeseq.quant.narrow import Kept, narrowed, pruned
@@ -218,9 +218,7 @@ def _check_request(parent: Folder, cut: Cut, teachers: Sequence[str | Path], cha
     if not cut.retrain and (changes or teachers):
         what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
         raise InputError(f"{what} for training, and without retraining there is none: leave it out, or retrain")
-    loss, _ = split_changes(changes)
-    if loss and not teachers:
-        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
+    check_taught(changes, teachers)
 
 
 def _entry(

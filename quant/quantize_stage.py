@@ -21,7 +21,7 @@ from edgeseq.models.contract import StreamingModel, mask_zeros
 from edgeseq.models.memories import check_radius, response_errors
 from edgeseq.models.threads import threads
 from edgeseq.quant.calibrate import calibrate, coarse, quantize_model
-from edgeseq.quant.distill import Distillation, distillation, distilling, split_changes
+from edgeseq.quant.distill import Distillation, check_taught, distillation, distilling, split_changes
 from edgeseq.quant.distill_stage import load_teachers
 from edgeseq.quant.flips import SECONDS, spike_flips
 from edgeseq.quant.gates import check_drop, check_limit
@@ -231,9 +231,7 @@ def _check_request(
     if method == "ptq" and (changes or teachers):
         what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
         raise InputError(f"{what} for training, and ptq does not train: use --method qat")
-    loss, _ = split_changes(changes)
-    if loss and not teachers:
-        raise InputError(f"distillation.{next(iter(loss))} is about learning from a teacher: name one with --teacher")
+    check_taught(changes, teachers)
 
 
 def _entry(
