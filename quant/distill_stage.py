@@ -8,25 +8,14 @@ from typing import Any
 
 import msgspec
 
-from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
-from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.models.contract import StreamingModel
-from edgeseq.models.store import load_model
 from edgeseq.models.threads import threads
-from edgeseq.quant.distill import distillation, distilling, split_changes
-from edgeseq.training.checks import check_apart, check_fits
+from edgeseq.quant.distill import distillation, split_changes
+from edgeseq.quant.ground import Ground
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.loop import Report
-from edgeseq.training.stage import (
-    Announce,
-    check_start,
-    choose_split,
-    complete,
-    kept_apart,
-    prepare,
-)
+from edgeseq.training.stage import Announce, check_start, complete, prepare
 
 
 def distill(
@@ -61,32 +50,20 @@ def distill(
     how = distillation(loss)
     if not teachers:
         raise InputError("name at least one model folder to distill from")
-    folders = [open_folder(teacher) for teacher in teachers]
-    test, validation = kept_apart(folders[0])
-    dataset = trained_on(folders[0], source)
-    split = choose_split(dataset, test=test, validation=validation)
-    models = load_teachers(folders, dataset, split, trust=trust)
+    ground = Ground.of(open_folder(teachers[0]), teachers, source, trust=trust)
+    split, models = ground.split, ground.models
     parent = open_folder(start) if start else None
-    trainee = prepare(parent, preset, dataset, split, others, seed, trust=trust)
+    trainee = prepare(parent, preset, ground.dataset, split, others, seed, trust=trust)
     announce(trainee.model, split, trainee.settings)
-    origin = folders[0].manifest.data_stage
-    entry = stage_entry(
-        "distill",
-        {
-            "model": None if parent else preset,
-            "mapping": origin.arguments.get("mapping") if origin else None,
-            "settings": msgspec.to_builtins(trainee.settings),
-            "distillation": msgspec.to_builtins(how),
-            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in folders],
-        },
-        seed=seed,
-        data=source or (origin.data if origin else None),
-        data_fingerprint=dataset.origin_fingerprint,
-        parent=parent.hash if parent else None,
-    )
+    said = {
+        "model": None if parent else preset,
+        "settings": msgspec.to_builtins(trainee.settings),
+        "distillation": msgspec.to_builtins(how),
+    }
+    entry = ground.entry("distill", said, seed, parent)
     with threads(trainee.settings.threads):
         accuracy = sum(evaluate(model, split.test).accuracy for model in models) / len(models)
-    with distilling(trainee.model, models, split.train, trainee.settings, how) as objective:
+    with ground.objective(trainee.model, trainee.settings, how) as objective:
         return complete(
             out,
             trainee,
@@ -94,22 +71,8 @@ def distill(
             entry,
             seed,
             objective=objective,
-            teachers=folders,
+            teachers=ground.teachers,
             measure=lambda model: {"teacher_test_accuracy": round(accuracy, 6)},
             overwrite=overwrite,
             report=report,
         )
-
-
-def load_teachers(
-    folders: Sequence[Folder], dataset: Dataset, split: Split, *, trust: bool = False
-) -> list[StreamingModel]:
-    """The models of the folders.
-
-    Raises:
-        InputError: one reads or answers something else than the data, or has seen people of the split's other parts.
-    """
-    for folder in folders:
-        check_fits(folder, f"the teacher {folder.path}", dataset)
-        check_apart(folder, f"the teacher {folder.path}", split, "Distill from teachers that were split alike")
-    return [load_model(folder, trust=trust) for folder in folders]

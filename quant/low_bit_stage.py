@@ -18,21 +18,20 @@ import torch
 from edgeseq.data import Dataset, Split
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
-from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.manifest import Precision, Stage
+from edgeseq.manifest import Precision
 from edgeseq.models.contract import StreamingModel, mask_zeros
 from edgeseq.models.threads import threads
 from edgeseq.packed import Bucketed
-from edgeseq.quant.distill import distillation, distilling, split_changes
-from edgeseq.quant.distill_stage import load_teachers
+from edgeseq.quant.distill import distillation, split_changes
 from edgeseq.quant.gates import check_drop, check_limit
+from edgeseq.quant.ground import Ground
 from edgeseq.quant.low_bit import MOST_POINTS, bits_of, mean_bits, settle, train_points, train_weights, trained
 from edgeseq.quant.quantizer import check_whole, shared_out
 from edgeseq.training.answers import respond
 from edgeseq.training.batches import batches_of
 from edgeseq.training.loop import CrossEntropy, Report
 from edgeseq.training.settings import Settings
-from edgeseq.training.stage import Announce, Trainee, check_start, choose_split, complete, kept_apart, prepare
+from edgeseq.training.stage import Announce, Trainee, check_start, complete, prepare
 
 METHODS = ("qd", "dq")
 PRESET = "gru"  # whose settings a model is tuned with that was made from no preset
@@ -85,12 +84,9 @@ def quantize_weights(
     check_limit(parent, max_drop)
     loss, others = split_changes(changes)
     how = distillation(loss)
-    test, validation = kept_apart(parent)
-    dataset = trained_on(parent, data)
-    split = choose_split(dataset, test=test, validation=validation)
-    folders = [open_folder(teacher) for teacher in teachers] or [parent]
-    models = load_teachers(folders, dataset, split, trust=trust)
-    trainee = prepare(parent, PRESET, dataset, split, {**TUNING[method], **others}, seed, trust=trust)
+    ground = Ground.of(parent, teachers or [parent], data, trust=trust)
+    split = ground.split
+    trainee = prepare(parent, PRESET, ground.dataset, split, {**TUNING[method], **others}, seed, trust=trust)
     model, settings = trainee.model, trainee.settings
     trainee = dataclasses.replace(trainee, arguments={**trainee.arguments, **model.eval().fold()})
     mask_zeros(model, trainee.pruned)  # maps that a norm was folded into are others now
@@ -105,7 +101,6 @@ def quantize_weights(
         "points": points or None,
         "settings": msgspec.to_builtins(settings),
         "distillation": msgspec.to_builtins(how),
-        "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in folders],
     }
     announce(model, split, settings)
     coded: dict[str, Bucketed] = {}
@@ -114,15 +109,15 @@ def quantize_weights(
         coded.update(settle(model, names))
         return coded
 
-    with distilling(model, models, split.train, settings, how) as objective:
+    with ground.objective(model, settings, how) as objective:
         if method == "qd":
             train_weights(model, given, bucket)
         else:
             train_points(model, given, points, bucket)
         return complete(
-            *(out, trainee, split, _entry(parent, said, seed, data, dataset), seed),
+            *(out, trainee, split, ground.entry("quantize", said, seed, parent), seed),
             objective=objective,
-            teachers=folders,
+            teachers=ground.teachers,
             finish=finish,
             measure=lambda model: {"level_bits": round(mean_bits(coded.values()), 4)},
             check=lambda metrics: check_drop(parent, metrics, max_drop),
@@ -165,16 +160,3 @@ def gradient_norms(
             loss = objective(respond(model, batch, None)[0], batch)
             found.append([float(gradient.norm()) for gradient in torch.autograd.grad(loss, tensors)])
     return [float(norm) for norm in np.mean(found, 0)]
-
-
-def _entry(parent: Folder, said: dict[str, Any], seed: int, data: str | None, dataset: Dataset) -> Stage:
-    """What the lineage says of the run; data that is not named is the parent's."""
-    origin = parent.manifest.data_stage
-    return stage_entry(
-        "quantize",
-        {**said, "mapping": origin.arguments.get("mapping") if origin else None},
-        seed=seed,
-        data=data or (origin.data if origin else None),
-        data_fingerprint=dataset.origin_fingerprint,
-        parent=parent.hash,
-    )

@@ -5,40 +5,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeseq.data import Dataset, Split
+from edgeseq.data import Split
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
-from edgeseq.lineage import has_few_bits, stage_entry, trained_on
-from edgeseq.manifest import Stage
+from edgeseq.lineage import has_few_bits
 from edgeseq.models.contract import StreamingModel, parameter_count
-from edgeseq.quant.distill import Distillation, check_taught, distillation, distilling, split_changes
-from edgeseq.quant.distill_stage import load_teachers
+from edgeseq.quant.distill import check_taught, distillation, split_changes
 from edgeseq.quant.gates import check_drop, check_limit
+from edgeseq.quant.ground import Ground
 from edgeseq.quant.narrow import Kept, narrowed, pruned
 from edgeseq.quant.prune import modes_to_keep, units_to_keep
 from edgeseq.quant.saliency import CRITERIA, Tensors, saliency, squared_gradients
 from edgeseq.quant.sparsity import RAMP, SCOPES, Gradual, Sparsity, open_masks, present, zero_shares
 from edgeseq.training.loop import Report, Schedule
-from edgeseq.training.stage import (
-    Announce,
-    Trainee,
-    check_start,
-    choose_split,
-    complete,
-    kept_apart,
-    prepare,
-    write_scored,
-)
+from edgeseq.training.stage import Announce, Trainee, check_start, complete, prepare, write_scored
 
 PRESET = "gru"  # whose settings a model is trained with that was made from no preset
-ROUNDS = 6  # of retraining: it has more to mend than quantization has
+ROUNDS = 6  # of retraining, for each time that what remains is halved
 RATE = 0.5  # of the preset's learning rate: the weights that remain are good already
 
 
@@ -87,10 +76,10 @@ def prune(
     (see :mod:`edgeseq.quant.saliency`), of ``modes`` by their energy. With ``gradual`` weights go on the way, not at
     once.
 
-    Then it is trained on with the settings of the model's preset and ``changes``, on the labels or, with ``teachers``,
-    as :func:`edgeseq.quant.distill_stage.distill` does; not so without ``retrain``. The split is that of ``source``.
-    ``max_drop``: points of macro-F1 on the validation subjects that may be lost. An interrupted run is taken up by the
-    same call.
+    Then it is trained on with the settings of the model's preset and ``changes``, the longer the less remains, on the
+    labels or, with ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does; not so without ``retrain``. The
+    split is that of ``source``. ``max_drop``: points of macro-F1 on the validation subjects that may be lost. An
+    interrupted run is taken up by the same call.
 
     Raises:
         InputError: nothing to do, a share or a block that cannot be, an unknown scope, criterion or setting, a model
@@ -104,17 +93,21 @@ def prune(
     _check_request(parent, cut, teachers, changes)
     check_limit(parent, max_drop)
     loss, others = split_changes(changes)
-    test, validation = kept_apart(parent)
-    dataset = trained_on(parent, data)
-    split = choose_split(dataset, test=test, validation=validation)
-    folders = [open_folder(teacher) for teacher in teachers]
-    models = load_teachers(folders, dataset, split, trust=trust)
-    trainee = _prepared(parent, dataset, split, others, seed, trust=trust)
+    how = distillation(loss)
+    ground = Ground.of(parent, teachers, data, trust=trust)
+    split = ground.split
+    trainee = _prepared(ground, cut, others, seed, trust=trust)
     before = _sizes(trainee.model)
     trainee = _narrowed(trainee, cut, split, seed, trust=trust)
-    how = distillation(loss) if models else None
     widths = {name: (before[name], size) for name, size in _sizes(trainee.model).items()}
-    entry = _entry(parent, trainee, cut, widths, how, folders, seed, data, dataset)
+    said = {
+        **msgspec.to_builtins(cut),
+        "widths": msgspec.to_builtins(widths),
+        "parameters": [parent.manifest.parameters, parameter_count(trainee.model)],
+        "settings": msgspec.to_builtins(trainee.settings) if retrain else None,
+        "distillation": msgspec.to_builtins(how) if teachers else None,
+    }
+    entry = ground.entry("prune", said, seed, parent)
     trainee, schedule = _sparse(trainee, cut, split, seed)
 
     def measure(model: StreamingModel) -> dict[str, float]:
@@ -127,14 +120,11 @@ def prune(
     if not retrain:
         return write_scored(out, trainee, split, entry, measure=measure, check=check, overwrite=overwrite)
     announce(trainee.model, split, trainee.settings)
-    with ExitStack() as stack:
-        objective = None
-        if how:
-            objective = stack.enter_context(distilling(trainee.model, models, split.train, trainee.settings, how))
+    with ground.objective(trainee.model, trainee.settings, how) as objective:
         return complete(
             *(out, trainee, split, entry, seed),
             objective=objective,
-            teachers=folders,
+            teachers=ground.teachers,
             schedule=schedule,
             settled=RAMP if cut.weights and cut.gradual else 0.0,
             measure=measure,
@@ -144,15 +134,21 @@ def prune(
         )
 
 
-def _prepared(
-    parent: Folder, dataset: Dataset, split: Split, changes: dict[str, Any], seed: int, *, trust: bool
-) -> Trainee:
-    """The parent's model, with settings that are gentler than its preset's unless ``changes`` has others."""
-    trainee = prepare(parent, PRESET, dataset, split, {"rounds": ROUNDS, **changes}, seed, trust=trust)
+def rounds_after(cut: Cut) -> int:
+    """How long what remains is trained: found with lmu by validation, where 20 rounds after a cut of 90 % gave a
+    macro-F1 of 95 % and 6 gave 56 %."""
+    remains = (1 - cut.modes) * (1 - cut.structured) * (1 - cut.weights)
+    return round(ROUNDS * max(1.0, -math.log2(remains)))
+
+
+def _prepared(ground: Ground, cut: Cut, changes: dict[str, Any], seed: int, *, trust: bool) -> Trainee:
+    """The folder's model, with settings that are gentler than its preset's unless ``changes`` has others."""
+    settings = {"rounds": rounds_after(cut), **changes}
+    trainee = prepare(ground.origin, PRESET, ground.dataset, ground.split, settings, seed, trust=trust)
     if "learning_rate" in changes:
         return trainee
-    settings = msgspec.structs.replace(trainee.settings, learning_rate=RATE * trainee.settings.learning_rate)
-    return dataclasses.replace(trainee, settings=settings)
+    gentler = msgspec.structs.replace(trainee.settings, learning_rate=RATE * trainee.settings.learning_rate)
+    return dataclasses.replace(trainee, settings=gentler)
 
 
 def _sizes(model: StreamingModel) -> dict[str, int]:
@@ -219,37 +215,3 @@ def _check_request(parent: Folder, cut: Cut, teachers: Sequence[str | Path], cha
         what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
         raise InputError(f"{what} for training, and without retraining there is none: leave it out, or retrain")
     check_taught(changes, teachers)
-
-
-def _entry(
-    parent: Folder,
-    trainee: Trainee,
-    cut: Cut,
-    widths: dict[str, tuple[int, int]],
-    how: Distillation | None,
-    teachers: Sequence[Folder],
-    seed: int,
-    data: str | None,
-    dataset: Dataset,
-) -> Stage:
-    """What the lineage says of the run: what was asked for, and each width before and after.
-
-    Data that is not named is the parent's.
-    """
-    origin = parent.manifest.data_stage
-    return stage_entry(
-        "prune",
-        {
-            **msgspec.to_builtins(cut),
-            "mapping": origin.arguments.get("mapping") if origin else None,
-            "widths": msgspec.to_builtins(widths),
-            "parameters": [parent.manifest.parameters, parameter_count(trainee.model)],
-            "settings": msgspec.to_builtins(trainee.settings) if cut.retrain else None,
-            "distillation": msgspec.to_builtins(how),
-            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in teachers],
-        },
-        seed=seed,
-        data=data or (origin.data if origin else None),
-        data_fingerprint=dataset.origin_fingerprint,
-        parent=parent.hash,
-    )

@@ -5,38 +5,27 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgeseq.card import few_bits
-from edgeseq.data import Dataset, Split
+from edgeseq.data import Split
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder, shipped_bytes
-from edgeseq.lineage import stage_entry, trained_on
-from edgeseq.manifest import Precision, Stage
+from edgeseq.manifest import Precision
 from edgeseq.models.contract import StreamingModel, mask_zeros
 from edgeseq.models.memories import check_radius, response_errors
 from edgeseq.models.threads import threads
 from edgeseq.quant.calibrate import calibrate, coarse, quantize_model
-from edgeseq.quant.distill import Distillation, check_taught, distillation, distilling, split_changes
-from edgeseq.quant.distill_stage import load_teachers
+from edgeseq.quant.distill import check_taught, distillation, split_changes
 from edgeseq.quant.flips import SECONDS, spike_flips
 from edgeseq.quant.gates import check_drop, check_limit
+from edgeseq.quant.ground import Ground
 from edgeseq.quant.quantizer import check_whole
 from edgeseq.training.loop import Report
-from edgeseq.training.stage import (
-    Announce,
-    Trainee,
-    check_start,
-    choose_split,
-    complete,
-    kept_apart,
-    prepare,
-    write_scored,
-)
+from edgeseq.training.stage import Announce, Trainee, check_start, complete, prepare, write_scored
 
 METHODS = ("qat", "ptq", "qd", "dq")
 LOW_BIT = ("qd", "dq")  # which have fewer levels of float weights, and activations in float32
@@ -118,12 +107,10 @@ def quantize(
     _check_request(parent, method, bits, teachers, changes)
     check_limit(parent, max_drop)
     loss, others = split_changes(changes)
-    test, validation = kept_apart(parent)
-    dataset = trained_on(parent, data)
-    split = choose_split(dataset, test=test, validation=validation)
-    folders = [open_folder(teacher) for teacher in teachers]
-    models = load_teachers(folders, dataset, split, trust=trust)
-    trainee = prepare(parent, PRESET, dataset, split, {**TUNING, **others}, seed, trust=trust)
+    how = distillation(loss)
+    ground = Ground.of(parent, teachers, data, trust=trust)
+    split = ground.split
+    trainee = prepare(parent, PRESET, ground.dataset, split, {**TUNING, **others}, seed, trust=trust)
     trainee = _folded(trainee, Precision(f"int{bits}", "int8", state, memory))
     plain = copy.deepcopy(trainee.model)
 
@@ -142,21 +129,24 @@ def quantize(
     warnings = [*coarse(trainee.model, ranges), *response_errors(plain, trainee.model)]
     for message in warnings:
         warn(message)
-    how = distillation(loss) if models else None
-    entry = _entry(parent, trainee, method, how, folders, warnings, seed, data, dataset)
+    said = {
+        "method": method,
+        "precision": msgspec.to_builtins(trainee.precision),
+        "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
+        "distillation": msgspec.to_builtins(how) if teachers else None,
+        "warnings": warnings,
+    }
+    entry = ground.entry("quantize", said, seed, parent)
     if method == "ptq":
         made = write_scored(out, trainee, split, entry, measure=measure, check=check, overwrite=overwrite)
         _warn_of_growth(parent, made, warn)
         return made
     announce(trainee.model, split, trainee.settings)
-    with ExitStack() as stack:
-        objective = None
-        if how:
-            objective = stack.enter_context(distilling(trainee.model, models, split.train, trainee.settings, how))
+    with ground.objective(trainee.model, trainee.settings, how) as objective:
         made = complete(
             *(out, trainee, split, entry, seed),
             objective=objective,
-            teachers=folders,
+            teachers=ground.teachers,
             measure=measure,
             check=check,
             overwrite=overwrite,
@@ -232,34 +222,3 @@ def _check_request(
         what = f"{next(iter(changes))} is a setting" if changes else "a teacher is there"
         raise InputError(f"{what} for training, and ptq does not train: use --method qat")
     check_taught(changes, teachers)
-
-
-def _entry(
-    parent: Folder,
-    trainee: Trainee,
-    method: str,
-    how: Distillation | None,
-    teachers: Sequence[Folder],
-    warnings: Sequence[str],
-    seed: int,
-    data: str | None,
-    dataset: Dataset,
-) -> Stage:
-    """What the lineage says of the run; data that is not named is the parent's."""
-    origin = parent.manifest.data_stage
-    return stage_entry(
-        "quantize",
-        {
-            "method": method,
-            "mapping": origin.arguments.get("mapping") if origin else None,
-            "precision": msgspec.to_builtins(trainee.precision),
-            "settings": msgspec.to_builtins(trainee.settings) if method == "qat" else None,
-            "distillation": msgspec.to_builtins(how),
-            "teachers": [{"name": folder.manifest.name, "hash": folder.hash} for folder in teachers],
-            "warnings": list(warnings),
-        },
-        seed=seed,
-        data=data or (origin.data if origin else None),
-        data_fingerprint=dataset.origin_fingerprint,
-        parent=parent.hash,
-    )

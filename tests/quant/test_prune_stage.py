@@ -21,7 +21,7 @@ from edgeseq.models.registry import presets
 from edgeseq.models.store import load_model
 from edgeseq.program import Program
 from edgeseq.program.cost import cost
-from edgeseq.quant.prune_stage import RATE, ROUNDS, prune
+from edgeseq.quant.prune_stage import RATE, ROUNDS, Cut, prune, rounds_after
 from edgeseq.quant.quantize_stage import quantize
 from edgeseq.training.evaluate import evaluate
 from edgeseq.training.retime_stage import retime
@@ -137,6 +137,22 @@ def test_the_weights_are_loaded_again_as_they_were_scored(request, name):
     for part, subject in (("test", "3"), ("validation", "5")):
         scores = evaluate(model, trained_on(folder).only([subject]))
         assert scores.macro_f1 == pytest.approx(folder.manifest.metrics[f"{part}_macro_f1"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shares", "rounds"),
+    [
+        ((0.1, 0, 0), 1),
+        ((0.5, 0, 0), 1),
+        ((0.75, 0, 0), 2),
+        ((0, 0.75, 0), 2),
+        ((0.5, 0.5, 0.5), 3),
+        ((0, 0.9, 0), 3.32),
+    ],
+)
+def test_it_retrains_as_many_rounds_again_for_each_time_that_what_remains_is_halved(shares, rounds):
+    cut = Cut(*shares, scope="global", block=(1, 1), criterion="magnitude", gradual=True, retrain=True)
+    assert rounds_after(cut) == round(ROUNDS * rounds)
 
 
 def test_it_retrains_gently_unless_told_otherwise(dense, tmp_path):
