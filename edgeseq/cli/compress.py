@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from edgeseq.cli.options import Config, Seed, Trust
 from edgeseq.cli.output import Clock, Document, Failed, Json, Show, counted, kilobytes, need, percent, typed
 from edgeseq.cli.train import parse_settings, read_config
 from edgeseq.errors import BudgetMissed, EdgeseqError, InputError, Unsupported
@@ -46,15 +47,15 @@ def compress(
         typer.Option(metavar="URL", help="Of optuna, to share the study between machines: postgresql+psycopg://..."),
     ] = None,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="The study's name there.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
+    seed: Seed = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all training: rounds=5.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    config: Config = None,
     data: Annotated[
         str | None, typer.Option(help="Data to learn on (a path, NAME or NAME=PATH), if not the model's.")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Search for the smallest models within a budget, over chains of all stages.

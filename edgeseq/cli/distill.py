@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseq.cli.output import Document, Json, Show, counted, need, not_negative, percent, positive, typed
+from edgeseq.cli.options import Config, Overwrite, Seed, Trust
+from edgeseq.cli.output import Document, Json, Show, need, not_negative, percent, positive, typed
 from edgeseq.cli.train import follow, parse_settings, read_config
 from edgeseq.errors import InputError
 
@@ -64,18 +65,18 @@ def distill(
             callback=not_negative,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
+    seed: Seed = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting; model.dropout=0 is the model's."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    config: Config = None,
     data: Annotated[
         str | None, typer.Option(help="Data to learn on (a path, NAME or NAME=PATH), if not the first teacher's.")
     ] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Train on from the student of this folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Train a small model to answer as larger ones do.

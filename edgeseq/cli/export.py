@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgeseq.cli.options import Overwrite, Trust
 from edgeseq.cli.output import (
     Clock,
     Document,
@@ -41,8 +42,8 @@ def export(
             metavar="FORM", help="How a feed-forward LMU's memory is computed: auto (the cheaper), recurrence, taps."
         ),
     ] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Write TFLite and ONNX files, and prove that they are the model.
@@ -106,7 +107,7 @@ def verify(
     engine: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only the device's part, in this engine; may be repeated.")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Prove again that every file computes what was trained.

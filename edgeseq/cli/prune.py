@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeseq.cli.output import Document, Json, Show, counted, kilobytes, need, not_negative, percent, typed
+from edgeseq.cli.options import Config, MaxDrop, Overwrite, Seed, Trust
+from edgeseq.cli.output import Document, Json, Show, kilobytes, need, percent, typed
 from edgeseq.cli.train import follow, next_export, parse_settings, read_config
 from edgeseq.cli.tune_events import next_tune
 from edgeseq.errors import InputError
@@ -68,25 +69,18 @@ def prune(
     teacher: Annotated[
         list[Path] | None, typer.Option(metavar="FOLDER", help="Learn from this model; may be repeated.")
     ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="POINTS",
-            help="Exit with 5, writing nothing, if macro-F1 on the validation subjects falls by more.",
-            callback=not_negative,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
+    max_drop: MaxDrop = None,
+    seed: Seed = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of retraining: rounds=5, distillation.soft=0.5."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    config: Config = None,
     data: Annotated[
         str | None, typer.Option(help="Data to train on (a path, NAME or NAME=PATH), if not the model's.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Make a model smaller by what matters least, and train what remains.

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from edgeseq.card import few_bits, loaded_as
-from edgeseq.cli.output import Document, Json, Show, counted, need, not_negative, percent, typed
+from edgeseq.cli.options import Config, MaxDrop, Overwrite, Seed, Trust
+from edgeseq.cli.output import Document, Json, Show, need, percent, typed
 from edgeseq.cli.shipped import shrunk
 from edgeseq.cli.train import follow, next_export, parse_settings, read_config
 from edgeseq.cli.tune_events import next_tune
@@ -48,29 +49,22 @@ def quantize(
             help="What A and B of an LMU, or the decays of S4D, are rounded to: float32 (not at all), int16 or int8.",
         ),
     ] = "float32",
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="POINTS",
-            help="Fail, and write nothing, if macro-F1 on the validation subjects falls by more than this.",
-            callback=not_negative,
-        ),
-    ] = None,
+    max_drop: MaxDrop = None,
     teacher: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Learn from this model (not with ptq); may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
+    seed: Seed = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the training: rounds=5, distillation.soft=0.5."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    config: Config = None,
     data: Annotated[
         str | None, typer.Option(help="Data to calibrate on (a path, NAME or NAME=PATH), if not the model's.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Give a model weights of 8 bits or fewer.

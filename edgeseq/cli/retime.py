@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeseq.cli.options import Overwrite, Trust
 from edgeseq.cli.output import Clock, Document, Json, Show, need, percent, typed
 from edgeseq.cli.train import next_export
 from edgeseq.folder import open_folder
@@ -19,8 +20,8 @@ def retime(
     data: Annotated[
         str | None, typer.Option(help="Data to score on (a path, NAME or NAME=PATH), if not the training's.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Run a trained model at another sample rate, without training (lmu, s4d).

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from edgeseq.cli.options import Config, Overwrite, Seed, Trust
 from edgeseq.cli.output import (
     Clock,
     Document,
@@ -45,11 +46,11 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     model: Annotated[str | None, typer.Option(metavar="PRESET", help="See edgeseq models; gru if not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", callback=counted)] = 0,
+    seed: Seed = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; model.hidden=48 is the model's.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings from a .toml or .json file; --set comes after.")] = None,
+    config: Config = None,
     fold: Annotated[
         int | None, typer.Option(help="Fold of a cross-validation over subjects; 0 if not given.", callback=counted)
     ] = None,
@@ -59,8 +60,8 @@ def train(
     test: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to test on.")] = None,
     validation: Annotated[str | None, typer.Option(metavar="A,B", help="Subjects to choose the weights on.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Train on from the model of this folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Timestamps.", rich_help_panel=COLUMNS)] = None,
     time_unit: Annotated[
         str | None, typer.Option(metavar="UNIT", help="Their unit: s, ms, us or ns.", rich_help_panel=COLUMNS)

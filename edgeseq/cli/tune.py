@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from edgeseq.cli.options import Overwrite, Trust
 from edgeseq.cli.output import Clock, Document, Json, Show, counted, need, not_negative, percent, typed
 from edgeseq.cli.train import next_export
 from edgeseq.cli.tune_events import draw_events, show_events
@@ -63,8 +64,8 @@ def tune(
         Path | None,
         typer.Option(metavar="FILE", help="Draw what is given for what: .png, .svg or .pdf."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model folder OUT.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Import the code of a family from outside edgeseq.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> Document:
     """Choose the rule by which answers are given: early, to segments; soon and calmly, at every frame of a stream.
