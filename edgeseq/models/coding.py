@@ -82,7 +82,7 @@ def rows(layer: QuantizedLinear) -> Rows | None:
 def _tops(weight: Tensor, scale: Tensor, limit: int) -> Floats:
     """What the largest level of each row stands for: its largest weight, or what its scale says otherwise."""
     top = weight.abs().amax(1).clamp(min=SMALLEST_ROW)
-    for other in (scale * limit, *(torch.nextafter(scale * limit, scale * end) for end in (0, 2 * limit))):
-        top = torch.where(top / limit == scale, top, other)
+    # Of no scale is a neighbour of scale * limit the right top where that is not: all of a binade were tried.
+    top = torch.where(top / limit == scale, top, scale * limit)
     found: Floats = top.numpy()
     return found
