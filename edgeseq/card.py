@@ -26,9 +26,9 @@ class Zeros:
         return f"{100 * self.count / max(self.of, 1):.1f} % of the linear maps' weights: {ZEROS}"
 
 
-def few_bits(manifest: Manifest) -> tuple[int, str] | None:
+def few_bits(lineage: Sequence[Stage]) -> tuple[int, str] | None:
     """The bits and the method of weights that are floats of few values; None of any others."""
-    last = next((stage for stage in reversed(manifest.lineage) if stage.verb not in KEEP_WEIGHTS), None)
+    last = next((stage for stage in reversed(lineage) if stage.verb not in KEEP_WEIGHTS), None)
     if last is None or last.verb != "quantize" or last.arguments.get("method") not in FEW_BITS:
         return None
     return last.arguments["bits"], last.arguments["method"]
@@ -41,7 +41,7 @@ def loaded_as(manifest: Manifest) -> str:
 
 def weights_said(manifest: Manifest) -> str:
     """What the weights are, and what is computed with where that is something else."""
-    found, loaded = few_bits(manifest), loaded_as(manifest)
+    found, loaded = few_bits(manifest.lineage), loaded_as(manifest)
     known = manifest.precision.weights if found is None else f"{found[0]} bits ({found[1]})"
     return known if known == loaded else f"{known}, computed with as {loaded}"
 

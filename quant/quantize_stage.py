@@ -158,7 +158,7 @@ def quantize(
 
 def _warn_of_growth(parent: Folder, made: Folder, warn: Warn) -> None:
     """Say it where integers make larger what few bits had made small."""
-    found, before, after = few_bits(parent.manifest), shipped_bytes(parent), shipped_bytes(made)
+    found, before, after = few_bits(parent.manifest.lineage), shipped_bytes(parent), shipped_bytes(made)
     if found and after > before:
         warn(
             f"{parent.path} has weights of {found[0]} bits ({found[1]}), which ship in {before:,} bytes; as "

@@ -79,7 +79,7 @@ def compare(old: Report, new: Report, *, budget: float = 10.0, accuracy_budget: 
     """
     pairs = _pairs(old.models, new.models)
     if not pairs:
-        sides = [joined(f"{m.name} ({m.family}, {precision_name(m.precision)})" for m in r.models) for r in (old, new)]
+        sides = [joined(f"{m.name} ({', '.join(_kind(m))})" for m in r.models) for r in (old, new)]
         raise InputError(
             f"there is nothing to compare: the old report is of {sides[0]}, the new one of {sides[1]}; compare reports "
             "of models with the same names, or with the same family, number format and test"
@@ -105,14 +105,14 @@ def _pairs(old: Sequence[Model], new: Sequence[Model]) -> list[tuple[Model, Mode
     pairs = [(model, by_name[model.name]) for model in old if model.name in by_name]
     rest = [[model for model in models if model.name not in {a.name for a, _ in pairs}] for models in (old, new)]
     for model in rest[0]:
-        own, others = ([m for m in ms if _variant(m) == _variant(model) and same_test(m, model)] for ms in rest)
+        own, others = ([m for m in ms if _kind(m) == _kind(model) and same_test(m, model)] for ms in rest)
         if len(own) == len(others) == 1:
             pairs.append((model, others[0]))
     return pairs
 
 
-def _variant(model: Model) -> tuple[str, str]:
-    return model.family, precision_name(model.precision)
+def _kind(model: Model) -> tuple[str, str]:
+    return model.family, precision_name(model.precision, model.lineage)
 
 
 def _changes(

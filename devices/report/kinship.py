@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from edgeseq.card import few_bits
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.manifest import Precision, Stage, last_on_data
 
@@ -12,17 +13,17 @@ FLOAT = "float32"
 TEACHER = "teacher_test_accuracy"  # the metric that a distillation leaves
 
 
-def is_float(precision: Precision) -> bool:
+def is_float(model: Model) -> bool:
     """Whether nothing of a model is quantized."""
-    return precision == Precision(FLOAT, FLOAT, FLOAT)
+    return model.precision == Precision(FLOAT, FLOAT, FLOAT) and few_bits(model.lineage) is None
 
 
 def float_of(report: Report, model: Model) -> Model | None:
     """The float model that ``model`` was quantized from, if it is in the report."""
-    if is_float(model.precision):
+    if is_float(model):
         return None
     sources = {stage.parent for stage in model.lineage if stage.verb == "quantize" and stage.parent}
-    return _only([other for other in report.models if is_float(other.precision) and sources & identities(other)])
+    return _only([other for other in report.models if is_float(other) and sources & identities(other)])
 
 
 def teacher_of(report: Report, model: Model) -> Model | None:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edgeseq.card import few_bits
 from edgeseq.devices.facts import Facts
 from edgeseq.devices.report.kinship import FLOAT
-from edgeseq.manifest import Precision
+from edgeseq.manifest import Precision, Stage
 
 NONE = "–"
 SAME = 0.05  # two costs closer than this are called the same
@@ -27,10 +28,13 @@ def engine_name(name: str) -> str:
     return ENGINE_NAMES.get(name, name)
 
 
-def precision_name(precision: Precision) -> str:
-    """``fp32``, ``int8`` or, where the formats differ, each of them."""
+def precision_name(precision: Precision, lineage: Sequence[Stage] = ()) -> str:
+    """``fp32``, ``int8`` or, where the formats differ, each of them; of floats of few values the bits that say them."""
     formats = (precision.weights, precision.activations, precision.state, precision.memory)
     weights, activations, state, memory = (_format(name) for name in formats)
+    few = few_bits(lineage)
+    if few:
+        weights = f"{few[0]}-bit {few[1]}"
     said = [weights] if weights == activations else [f"{weights} weights", f"{activations} activations"]
     kept = (weights, "fp32") if weights == activations else ("fp32",)  # which go without saying
     said += [f"{value} {what}" for what, value in (("state", state), ("memory", memory)) if value not in kept]

@@ -52,7 +52,7 @@ def glance(report: Report) -> Table:
         proof = NONE if not model.proof else "holds" if all(link.passed for link in model.proof) else "FAILS"
         right = percent(scored.scores.accuracy) if scored and scored.scores else _trained(model, "test_accuracy")
         cells = (right, size(row.file_bytes), micros(tight.p50), micros(paced.p50), micros(paced.p99), proof)
-        rows.append((model.name, precision_name(model.precision), engine_name(row.engine), *cells))
+        rows.append((model.name, precision_name(model.precision, model.lineage), engine_name(row.engine), *cells))
     return Table(
         "At a glance",
         (
@@ -253,7 +253,7 @@ def sizes(report: Report) -> Table:
     rows = [
         (
             model.name,
-            precision_name(model.precision),
+            precision_name(model.precision, model.lineage),
             size(model.shipped_bytes),
             *(size(model.file_bytes.get(name)) for name in formats),
             size(model.constant_bytes),

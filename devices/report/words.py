@@ -95,7 +95,7 @@ def _right(report: Report, group: Sequence[Model]) -> Iterator[str]:
 def _quantized(report: Report, model: Model) -> Iterator[str]:
     source = float_of(report, model)
     if source is not None:
-        yield from _compared(model, precision_name(model.precision), source, "fp32")
+        yield from _compared(model, precision_name(model.precision, model.lineage), source, "fp32")
 
 
 def _distilled(report: Report, model: Model) -> Iterator[str]:

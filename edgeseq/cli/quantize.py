@@ -125,5 +125,5 @@ def quantize_folder(show: Show, source: Path, out: Path, **options: Any) -> tupl
 
 def _form(manifest: Manifest) -> str:
     """How the weights are, in a word: floats of few levels are float32 in the manifest."""
-    found = few_bits(manifest)
+    found = few_bits(manifest.lineage)
     return manifest.precision.weights if found is None else f"{found[0]} bits"

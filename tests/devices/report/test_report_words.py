@@ -20,7 +20,7 @@ from edgeseq.devices.report.numbers import (
 )
 from edgeseq.devices.report.page import page
 from edgeseq.devices.report.words import majority, verdicts
-from edgeseq.manifest import Link, Precision
+from edgeseq.manifest import Link, Precision, Stage
 from edgeseq.metrics import Scores
 
 
@@ -54,6 +54,15 @@ def test_how_many_paced_frames_none_was_late_of_is_their_sum_over_models_and_eng
     rows = (make_row(), make_row("onnxruntime", paced_frames=1000))
     report = make_report(make_model(engines=rows), make_model("other", "e", engines=(make_row(paced_frames=7),)))
     assert "No answer was late, of 1,507 paced frames." in verdicts(report)
+
+
+def test_weights_of_few_bits_are_compared_with_the_float_model_too(make_report, make_model, quantized):
+    source = make_model()
+    int8 = quantized(source)
+    few = [replace(s, arguments={"method": "qd", "bits": 4}) if s.verb == "quantize" else s for s in int8.lineage]
+    small = replace(int8, precision=Precision(), lineage=tuple(few))
+    said = "\n".join(verdicts(make_report(source, small)))
+    assert "Compared with fp32 (gru-export), 4-bit qd weights, fp32 activations (gru-int8) is" in said
 
 
 def test_int8_is_compared_with_the_float_model_that_it_was_made_from(make_report, make_model, make_row, quantized):
@@ -299,6 +308,9 @@ def test_numbers_are_written_for_people():
     assert times(100, 1234, *words) == "12 times larger"
     names = [Precision(), Precision("int8", "int8", "float32"), Precision("int8", "int8", "int16"), Precision("int8")]
     assert [precision_name(p) for p in names] == ["fp32", "int8", "int8, int16 state", "int8 weights, fp32 activations"]
+    few = [Stage("train", {}, {}), Stage("quantize", {"method": "qd", "bits": 2}, {}), Stage("export", {}, {})]
+    assert precision_name(Precision(), few) == "2-bit qd weights, fp32 activations"
+    assert precision_name(Precision(), [*few, Stage("train", {}, {})]) == "fp32"
 
 
 def test_a_machine_is_named_without_marks_of_trade(make_model):
