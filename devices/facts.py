@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import platform
+import struct
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
+from edgeseq.devices.board import clocks, identity, processor
+from edgeseq.devices.board.clocks import ClockSource
+from edgeseq.devices.board.emulation import ARM_MACHINES, VARIABLE, emulator, said_by_user
+from edgeseq.devices.board.power import Rail, read_rails
+from edgeseq.devices.board.sources import ROOT, Ask, ask, fields, printable, read_text
+from edgeseq.devices.board.throttle import read_throttle
+
 MEASURED, EMULATED, HOST = "measured-on-device", "emulated-functional", "host"
 RUNTIMES = ("ai-edge-litert", "onnxruntime", "tflite-runtime", "numpy", "msgspec", "edgeseq")
-_ROOT = Path("/")
-_ARM = ("aarch64", "arm64", "armv7l", "armv6l")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """One machine at one moment: clock in MHz, temperature in °C, a Raspberry Pi's throttle bits (hexadecimal).
+    """One machine at one moment: clocks in MHz, temperature in °C, a Raspberry Pi's throttle bits (hexadecimal).
 
-    ``device_tree`` is true where the model is that of the board and not only of the processor.
+    ``device_tree`` is true where the model is that of the board and not only of the processor. ``emulated`` is by what
+    the machine was seen to be an emulator, and ``said_real`` that the user knows better. ``core`` is every core's name,
+    ``features`` those of its instructions that decide which kernels run; ``clock_mhz`` and ``clock_max_mhz`` are the
+    first core's, by what ``clock_says``; ``throttle`` says the throttle bits, and what else slows the board, in words;
+    ``power_mode`` and ``gpu`` are a Jetson's; ``isolated`` are the cores that the scheduler leaves alone.
     """
 
     machine: str
@@ -34,62 +44,79 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     python: str
     versions: dict[str, str]
+    python_bits: int | None = None
+    emulated: str | None = None
+    said_real: bool = False
+    core: str | None = None
+    soc: str | None = None
+    features: tuple[str, ...] = ()
+    isolated: tuple[int, ...] = ()
+    memory_bytes: int | None = None
+    swap_bytes: int | None = None
+    clock_max_mhz: float | None = None
+    clock_says: ClockSource | None = None
+    power_mode: str | None = None
+    gpu: str | None = None
+    throttle: tuple[str, ...] = ()
+    rails: tuple[Rail, ...] = ()
 
     @property
     def provenance(self) -> str:
         """What a number taken here may be called: "measured-on-device" on an ARM board, "host" anywhere else.
 
-        QEMU's ARM machine has a device tree too, and calls itself dummy-virt: its times mean nothing.
+        Times of an emulated machine ("emulated-functional") mean nothing. Reports from before ``emulated`` say only
+        that the model is QEMU's dummy-virt.
         """
-        if self.device_tree and "dummy-virt" in (self.model or ""):
+        looks = self.emulated is not None or (self.device_tree and "dummy-virt" in (self.model or ""))
+        if looks and not self.said_real:
             return EMULATED
-        return MEASURED if self.device_tree and self.machine in _ARM else HOST
+        return MEASURED if self.device_tree and self.machine in ARM_MACHINES else HOST
 
 
-def read_facts(root: Path = _ROOT) -> Facts:
-    """The facts of this machine; ``root`` is where /proc, /sys and /etc are looked for."""
-    tree = _text(root / "proc/device-tree/model")
+def read_facts(root: Path = ROOT, ask: Ask = ask) -> Facts:
+    """The facts of this machine; ``root`` is where /proc, /sys and /etc are looked for, ``ask`` runs a program.
+
+    Raises:
+        InputError: EDGESEQ_EMULATED is neither 0 nor 1.
+    """
+    tree, machine, said = identity.tree_model(root), platform.machine(), said_by_user()
+    clock_mhz, clock_says = clocks.clock(root, ask)
+    throttled, throttle = read_throttle(root, ask)
+    memory_bytes, swap_bytes = processor.memory(root)
     return Facts(
-        machine=platform.machine(),
-        model=tree or _cpu_model(root),
+        machine=machine,
+        model=tree or identity.cpu_model(root),
         device_tree=tree is not None,
         cores=os.cpu_count(),
-        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        clock_mhz=_clock(root),
-        temperature_c=temperature(root),
-        throttled=_text(root / "sys/devices/platform/soc/soc:firmware/get_throttled"),
+        governor=clocks.governor(root),
+        clock_mhz=clock_mhz,
+        temperature_c=clocks.temperature(root, ask),
+        throttled=throttled,
         os=_os_name(root),
         kernel=platform.release(),
         python=platform.python_version(),
         versions=_versions(RUNTIMES),
+        python_bits=8 * struct.calcsize("P"),
+        emulated=f"{VARIABLE}=1 says so" if said else emulator(root, ask, machine),
+        said_real=said is False,
+        core=processor.name_cores(processor.parts(root)),
+        soc=identity.soc(root),
+        features=processor.features(root),
+        isolated=processor.isolated(root),
+        memory_bytes=memory_bytes,
+        swap_bytes=swap_bytes,
+        clock_max_mhz=clocks.highest_clock(root),
+        clock_says=clock_says,
+        power_mode=clocks.power_mode(root, ask),
+        gpu=identity.gpu(root),
+        throttle=throttle,
+        rails=read_rails(root, ask),
     )
 
 
-def temperature(root: Path = _ROOT) -> float | None:
-    """The hottest thermal zone in °C, None where there is none."""
-    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*/temp"))
-    readings = [value for value in (_number(zone) for zone in zones) if value is not None]
-    return max(readings) / 1000 if readings else None
-
-
-def _clock(root: Path) -> float | None:
-    kilohertz = _number(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    if kilohertz is not None:
-        return kilohertz / 1000
-    stated = _field(root / "proc/cpuinfo", ("cpu MHz",))
-    try:
-        return None if stated is None else float(stated)
-    except ValueError:
-        return None
-
-
-def _cpu_model(root: Path) -> str | None:
-    return _field(root / "proc/cpuinfo", ("model name", "Model", "Hardware"))
-
-
 def _os_name(root: Path) -> str:
-    named = _field(root / "etc/os-release", ("PRETTY_NAME",), separator="=")
-    return named.strip('"') if named else platform.system()
+    named = fields(read_text(root / "etc/os-release"), separator="=").get("PRETTY_NAME")
+    return printable((named or "").strip("\"'")) or platform.system()
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
@@ -100,26 +127,3 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # absent from the table is what "not installed" looks like
     return found
-
-
-def _text(file: Path) -> str | None:
-    try:
-        content = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # absent, or a driver that does not answer
-        return None
-    return content.strip("\x00\n ") or None  # the device tree ends its strings with a zero byte
-
-
-def _number(file: Path) -> float | None:
-    content = _text(file)
-    try:
-        return None if content is None else float(content)
-    except ValueError:
-        return None
-
-
-def _field(file: Path, names: tuple[str, ...], separator: str = ":") -> str | None:
-    """The first line ``name: value`` of a file, for the first of ``names`` that it has."""
-    lines = (line.partition(separator) for line in (_text(file) or "").splitlines())
-    found = {key.strip(): value.strip() for key, _, value in reversed(list(lines))}
-    return next((found[name] for name in names if found.get(name)), None)
