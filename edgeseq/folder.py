@@ -6,13 +6,14 @@ complete, so that an interrupted stage leaves nothing that looks like a model.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ SIGNATURE = "step"  # of a TFLite file
 X, STATE, Y, NEXT_STATE = "x", "state", "y", "next_state"  # the tensors of every model file
 MODEL_FILES = {"tflite": "model.tflite", "onnx": "model.onnx"}
 _PRETRAINED = Path(__file__).parent / "pretrained"
+# Where SHA-256 is: hashlib would load OpenSSL, 3.4 MB of a board's memory, for what Python has built in.
+_HASHERS = ("_sha2", "_sha256", "hashlib")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Folder:
     @property
     def hash(self) -> str:
         """The hash of the manifest, and so of everything in the folder."""
-        return _sha256(self.path / MANIFEST_NAME)
+        return _sha256((self.path / MANIFEST_NAME).read_bytes())
 
 
 def pretrained() -> tuple[str, ...]:
@@ -100,7 +103,7 @@ def open_folder(path: str | Path) -> Folder:
             raise InputError(f"{path / MANIFEST_NAME} names the file {name!r}, which is not in the folder")
         if not file.is_file():
             raise InputError(f"{path} is incomplete: {name} is missing")
-        if _sha256(file) != expected:
+        if _sha256(file.read_bytes()) != expected:
             raise InputError(f"{file} was changed after it was written: its sha256 is not the manifest's; make it anew")
     if manifest.digest != _digest(raw):
         raise InputError(f"{path / MANIFEST_NAME} was changed after it was written: make the folder anew")
@@ -218,7 +221,7 @@ def copy_weights(folder: Folder, staging: Path) -> None:
 def seal(staging: Path, manifest: Manifest) -> Manifest:
     """Write the model card and the manifest with the hash of every other file; returns the manifest as written."""
     names = sorted(file.name for file in staging.iterdir() if file.name not in (MANIFEST_NAME, CARD_NAME))
-    sealed = msgspec.structs.replace(manifest, files={name: _sha256(staging / name) for name in names})
+    sealed = msgspec.structs.replace(manifest, files={name: _sha256((staging / name).read_bytes()) for name in names})
     sealed = msgspec.structs.replace(sealed, digest=_digest(msgspec.json.encode(sealed)))
     made = Folder(staging, sealed)
     shipped = shipped_bytes(made) if made.has_weights else None
@@ -230,8 +233,9 @@ def seal(staging: Path, manifest: Manifest) -> Manifest:
 def _digest(raw: bytes) -> str:
     """The sha256 of a manifest's content, whatever its layout in the file and whichever fields this edgeseq knows."""
     content = {**msgspec.json.decode(raw, type=dict[str, Any]), "digest": ""}
-    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    return _sha256(msgspec.json.encode(content, order="sorted"))
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _sha256(content: bytes) -> str:
+    module = import_module(next(name for name in _HASHERS if find_spec(name)))
+    return str(module.sha256(content).hexdigest())

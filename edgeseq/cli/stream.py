@@ -29,7 +29,7 @@ REFRESH = 0.5  # seconds between two looks of the progress bar, drawn between tw
 
 def stream(
     folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq export wrote.")],
-    engine: Annotated[str | None, typer.Option(metavar="NAME", help="The engine; the first that works here.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="The engine; the one chosen for it here.")] = None,
     subject: Annotated[str | None, typer.Option(help="Whose recording; a test subject's if not given.")] = None,
     recording: Annotated[
         int | None,
