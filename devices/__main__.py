@@ -1,7 +1,7 @@
 """The device's verbs with the standard library's parser alone: ``python -m edgeseq.devices VERB FOLDER``.
 
 With ``--json`` there is exactly one JSON document on standard output, also when a verb fails; everything else goes to
-standard error.
+standard error. Each verb imports what it needs: a stream starts sooner without what measures and proves.
 """
 
 from __future__ import annotations
@@ -13,20 +13,16 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeseq.devices.bench import BenchReport, bench
-from edgeseq.devices.check import MIN_FRAMES, check_folder, require, unchecked_files
-from edgeseq.devices.decide import Answer
-from edgeseq.devices.engines import ENGINES, open_all
-from edgeseq.devices.facts import EMULATED, read_facts
-from edgeseq.devices.session import Session
-from edgeseq.devices.stream import KEPT, read_frames, stream
+from edgeseq.devices.engines import ENGINES
 from edgeseq.errors import EdgeseqError, GateFailed, InputError
-from edgeseq.folder import open_folder
-from edgeseq.manifest import Link
+
+if TYPE_CHECKING:
+    from edgeseq.devices.decide import Answer
+    from edgeseq.manifest import Link
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
     verify = verb("verify", _verify, "prove that every file computes what was trained")
     _engine_option(verify, many=True)
-    verify.add_argument("--frames", type=int, help=f"only the first frames; a proof needs {MIN_FRAMES}")
+    verify.add_argument("--frames", type=int, help="only the first frames, which is no proof")
     play = verb("stream", _stream, "answer a stream of frames as they come")
     _engine_option(play)
     play.add_argument("--input", default=None, help="a CSV file, or - for standard input; else the golden frames")
@@ -102,8 +98,21 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--paced-seconds", type=float, default=10.0, help="at the sensor's rate, for each engine")
     measure.add_argument("--rate", type=float, help="steps per second, instead of the manifest's")
     measure.add_argument("--out", type=Path, help="write the report, with all raw samples, to this file")
+    _measure_options(measure)
     verb("facts", _facts, "say what this machine is, and what runs a folder on it", folder="?")
     return top
+
+
+def _measure_options(entry: argparse.ArgumentParser) -> None:
+    conditions = entry.add_argument_group("conditions", "what the system is asked for; the report has it")
+    conditions.add_argument("--pin", metavar="CPUS", help="run on these processors only: 3, 2,3 or 0-3")
+    conditions.add_argument("--priority", metavar="P", help="a nice value from -20 to 19, or fifo:1 to fifo:99")
+    conditions.add_argument("--threads", type=int, metavar="N", help="threads that an engine may use (default 1)")
+    budget = entry.add_argument_group("budget", "exit with 7, after the report, where an engine is over it")
+    budget.add_argument("--max-p99", metavar="TIME", help="of the paced call, as 2ms or 500us")
+    budget.add_argument("--max-rss", metavar="SIZE", help="of the resident memory, as 60MB")
+    text = "run one engine at the sensor's rate for so long, as 1h; kept in OUT.part, goes on after an interruption"
+    entry.add_argument("--duration", metavar="TIME", help=text)
 
 
 def _engine_option(entry: argparse.ArgumentParser, *, many: bool = False) -> None:
@@ -112,6 +121,9 @@ def _engine_option(entry: argparse.ArgumentParser, *, many: bool = False) -> Non
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from edgeseq.devices.check import MIN_FRAMES, check_folder, require, unchecked_files
+    from edgeseq.folder import open_folder
+
     folder = open_folder(options.folder)
     links = check_folder(folder, options.engine, options.frames)
     missing = unchecked_files(folder, links)
@@ -143,6 +155,9 @@ def _print_links(links: Iterable[Link]) -> None:
 
 
 def _stream(options: argparse.Namespace) -> int:
+    from edgeseq.devices.session import Session
+    from edgeseq.devices.stream import KEPT, read_frames, stream
+
     session = Session(options.folder, options.engine)
     speed = options.speed if options.speed is not None else (0.0 if options.input == "-" else 1.0)
     changes: deque[dict[str, Any]] = deque(maxlen=KEPT)  # the last ones; the summary counts all
@@ -166,59 +181,36 @@ def _stream(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    report = bench(
-        options.folder,
-        options.engine,
-        seconds=options.seconds,
-        paced_seconds=options.paced_seconds,
-        rate=options.rate,
-    )
-    if options.out is not None:
-        try:
-            options.out.write_bytes(msgspec.json.encode(report) + b"\n")
-        except OSError as error:
-            raise InputError(f"{options.out} cannot be written: {error.strerror}") from None
-        print(f"wrote {options.out}", file=sys.stderr)
+    from edgeseq.devices.bench.command import measured, print_report
+
+    report, missed = measured(options)
+    if not options.json:
+        print_report(report)
+    error = {} if missed is None else _failed(missed)
     if options.json:
-        _print_json(report)
-    else:
-        _print_report(report)
-    return 0
-
-
-def _print_report(report: BenchReport) -> None:
-    print(
-        f"{report.name} on {report.facts.model or report.facts.machine} ({report.provenance}): {report.parameters} "
-        f"parameters, {report.macs} MACs a step, state {report.state_bytes} bytes; paced at {report.rate:g} Hz; us"
-    )
-    print(f"{'engine':16} {'load ms':>8} {'first ms':>8} {'file kB':>8} {'RSS MB':>7}", end=" ")
-    print(f"{'tight p50':>9} {'p99':>8} {'paced p50':>9} {'p99':>8} {'max':>8} {'missed':>6} {'CPU %':>6}")
-    for entry in report.engines:
-        fresh, tight, paced = entry.fresh, entry.tight, entry.paced
-        print(f"{entry.engine:16} {_cell(fresh.load_ms, 8, 1)} {_cell(fresh.first_call_ms, 8, 2)}", end=" ")
-        print(f"{entry.file_bytes / 1e3:8.1f} {_cell(fresh.peak_rss_bytes, 7, 1, 1e-6)}", end=" ")
-        print(f"{_cell(tight.p50, 9, 1)} {_cell(tight.p99, 8, 1)}", end=" ")
-        print(f"{_cell(paced.call.p50, 9, 1)} {_cell(paced.call.p99, 8, 1)} {_cell(paced.call.max, 8, 1)}", end=" ")
-        print(f"{_cell(paced.deadline_misses, 6, 0)} {_cell(paced.cpu_share, 6, 2, 100)}")
-    if report.provenance == EMULATED:
-        print("no times: this machine is emulated, and how long it takes says nothing of any board")
-
-
-def _cell(value: float | None, width: int, digits: int, factor: float = 1) -> str:
-    """A number in its column, or a dash for what could not be measured."""
-    return f"{'-':>{width}}" if value is None else f"{factor * value:{width}.{digits}f}"
+        _print_json({**msgspec.to_builtins(report), **error})
+    return 0 if missed is None else missed.exit_code
 
 
 def _facts(options: argparse.Namespace) -> int:
-    facts: dict[str, Any] = {**msgspec.to_builtins(read_facts()), "provenance": read_facts().provenance}
+    from edgeseq.devices.board.words import lines
+    from edgeseq.devices.engines import open_all
+    from edgeseq.devices.facts import read_facts
+    from edgeseq.folder import open_folder
+
+    facts = read_facts()
+    rows = lines(facts)
+    document: dict[str, Any] = {**msgspec.to_builtins(facts), "provenance": facts.provenance}
     if options.folder is not None:
-        folder = open_folder(options.folder)
-        facts["engines"] = {engine.name: engine.facts for engine in open_all(folder)[0]}
+        found, refused = open_all(open_folder(options.folder))
+        document["engines"] = {engine.name: engine.facts for engine in found}
+        rows += [(engine.name, ", ".join(f"{key} {value}" for key, value in engine.facts.items())) for engine in found]
+        rows += [(name, f"does not run: {why}") for name, why in refused.items()]
     if options.json:
-        _print_json(facts)
+        _print_json(document)
     else:
-        for name, value in facts.items():
-            print(f"{name:14} {'-' if value is None else value}")
+        for name, words in rows:
+            print(f"{name:14} {words}")
     return 0
 
 

@@ -5,7 +5,6 @@ In a process that has already imported the runtimes and loaded other engines, no
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,18 +12,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.engines.base import frame_width
 from edgeseq.devices.session import Session
 from edgeseq.errors import EdgeseqError
 
 CALLS = 100
-
-# With -c as with -m, Python looks for modules in the current directory first, and that may be a model folder: data of
-# somebody else, with a numpy.py in it. What edgeseq was loaded from here comes last, for one that is not installed.
-_START = """import sys
-sys.path[:] = [entry for entry in sys.path if entry] + [sys.argv.pop()]
-from edgeseq.devices.fresh import main
-main(*sys.argv[1:])"""
 
 
 class Fresh(msgspec.Struct, frozen=True):
@@ -42,18 +35,19 @@ def measure_fresh(folder: Path, engine: str) -> Fresh:
     """Open and step the folder's model in a process of its own.
 
     Raises:
-        EdgeseqError: the process failed, with the last line that it wrote.
+        EdgeseqError: the process failed, with what killed it or the last line that it wrote.
     """
-    root = Path(__file__).absolute().parents[2]  # not resolved: this room is a link in the package
-    command = [sys.executable, "-c", _START, str(folder.resolve()), engine, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        if done.returncode == 0:
-            return msgspec.json.decode(done.stdout.splitlines()[-1], type=Fresh)
-    except (IndexError, msgspec.MsgspecError):
-        pass  # it ended well and said nothing of use, which is a failure too
-    said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-    raise EdgeseqError(f"engine {engine} failed in a process of its own (exit code {done.returncode}): {said}")
+    from edgeseq.devices.engines.apart import run_apart  # here: the process that is measured needs neither
+    from edgeseq.devices.engines.diagnosis import why_it_died
+
+    ended = run_apart(__name__, str(folder.resolve()), engine)
+    if ended.code == 0:
+        try:
+            return msgspec.json.decode(ended.output.splitlines()[-1], type=Fresh)
+        except (IndexError, msgspec.MsgspecError):
+            pass  # it ended well and said nothing of use, which is a failure too
+    package = ENGINES[engine].package if engine in ENGINES else engine
+    raise EdgeseqError(f"engine {engine} failed in a process of its own: {why_it_died(package, ended)}")
 
 
 def peak_rss_bytes() -> int | None:

@@ -51,11 +51,14 @@ class Session:
     step: Callable[[Any], Floats]
 
     def __init__(self, folder: str | Path | Folder, engine: str | None = None) -> None:
-        """Open a folder with the engine of that name, or the first that works here.
+        """Open a folder with the engine of that name, or the one that is chosen for it here.
+
+        Without a name it is the one that EDGESEQ_ENGINE names, or the fastest of those that work: that is measured,
+        which takes a second or more, when this machine opens the folder for the first time.
 
         Raises:
             InputError: not a model folder, damaged, or not exported; an unknown engine.
-            MissingDependency: the named engine is not installed.
+            MissingDependency: the named engine is not installed, or none works here.
             Unsupported: the folder lacks the file that the named engine runs.
             GateFailed: a file's tensors are not those of the manifest.
         """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,17 @@ def open_file(program: Program, engine: str, folder: Path) -> PackedStep:
         return _onnx_step(folder / "model.onnx")
     write_tflite(program, folder / "model.tflite")
     return _litert_step(folder / "model.tflite", builtin=engine == "litert-builtin")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of this machine's engines is learnt anew, and not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        fonts = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(fonts))  # a list that takes seconds to make
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("EDGESEQ_ENGINE", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

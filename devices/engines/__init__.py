@@ -1,4 +1,4 @@
-"""The engines: one table, and how a folder's engine is chosen."""
+"""The engines: one table, and how a folder's engine is opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from edgeseq.devices.engines.base import Engine, MissingRuntime
-from edgeseq.errors import InputError, MissingDependency, Unsupported, unknown
+from edgeseq.errors import MissingDependency, Unsupported, unknown
 from edgeseq.folder import MODEL_FILES, Folder, open_folder
 from edgeseq.program.graph import JSON_NAME
 
@@ -16,13 +16,15 @@ __all__ = ["ENGINES", "Engine", "EngineKind", "MissingRuntime", "as_folder", "av
 
 @dataclass(frozen=True)
 class EngineKind:
-    """One line of the table: the file it runs, where it is opened, and the line that installs it.
+    """One line of the table: the file it runs, its runtime's package, where it is opened, the line that installs it.
 
-    ``automatic`` engines are tried, in the table's order, when no engine is named. ``exact`` ones round int8 layers as
-    the step program does, bit for bit; the others by a fixed-point multiplier of their own.
+    Among the ``automatic`` ones is chosen when no engine is named (:mod:`~.engines.choice`); the table's order is that
+    in which they are tried. ``exact`` ones round int8 layers as the step program does, bit for bit; the others by a
+    fixed-point multiplier of their own.
     """
 
     file: str
+    package: str
     module: str
     opener: str
     install: str
@@ -32,17 +34,17 @@ class EngineKind:
 
 _HERE = "edgeseq.devices.engines"
 _TFLITE, _ONNX = MODEL_FILES["tflite"], MODEL_FILES["onnx"]
+_LITERT, _ORT, _LEGACY = "ai-edge-litert", "onnxruntime", "tflite-runtime"
+_NEW, _OLD = f"pip install {_LITERT}", "pip install 'edgeseq[legacy-tflite]'"
 
 ENGINES: dict[str, EngineKind] = {
-    "litert": EngineKind(_TFLITE, f"{_HERE}.litert", "open_litert", "pip install ai-edge-litert"),
+    "litert": EngineKind(_TFLITE, _LITERT, f"{_HERE}.litert", "open_litert", _NEW),
     "litert-builtin": EngineKind(
-        _TFLITE, f"{_HERE}.litert", "open_litert_builtin", "pip install ai-edge-litert", automatic=False, exact=False
+        _TFLITE, _LITERT, f"{_HERE}.litert", "open_litert_builtin", _NEW, automatic=False, exact=False
     ),
-    "onnxruntime": EngineKind(_ONNX, f"{_HERE}.ort", "open_onnxruntime", "pip install 'edgeseq[onnx]'"),
-    "tflite-runtime": EngineKind(
-        _TFLITE, f"{_HERE}.litert", "open_tflite_runtime", "pip install 'edgeseq[legacy-tflite]'", exact=False
-    ),
-    "numpy": EngineKind(JSON_NAME, f"{_HERE}.numpy_engine", "open_numpy", "pip install edgeseq"),
+    "onnxruntime": EngineKind(_ONNX, _ORT, f"{_HERE}.ort", "open_onnxruntime", "pip install 'edgeseq[onnx]'"),
+    "tflite-runtime": EngineKind(_TFLITE, _LEGACY, f"{_HERE}.litert", "open_tflite_runtime", _OLD, exact=False),
+    "numpy": EngineKind(JSON_NAME, "numpy", f"{_HERE}.numpy_engine", "open_numpy", "pip install edgeseq"),
 }
 
 
@@ -52,23 +54,22 @@ def as_folder(folder: str | Path | Folder) -> Folder:
 
 
 def open_engine(folder: str | Path | Folder, name: str | None = None) -> Engine:
-    """The engine of that name, or the first of the automatic ones that the folder has a file for and that constructs.
+    """The engine of that name; without one that which EDGESEQ_ENGINE names, or which was chosen for this folder here.
+
+    The choice is made by measuring, which takes a second or more once, and remembered (:mod:`~.engines.choice`).
 
     Raises:
         InputError: no such engine, the folder is not exported, or its file cannot be read.
-        MissingDependency: the named engine's runtime is not installed or does not work here.
+        MissingDependency: the named engine's runtime is not installed or does not work here; or none does.
         Unsupported: the folder lacks the file that the named engine runs, or the engine cannot run it, or not rightly.
         GateFailed: the file is not the manifest's model.
     """
     folder = as_folder(folder)
     if name is not None:
         return _open(folder, name)
-    for candidate in _candidates(folder):
-        try:
-            return _open(folder, candidate)
-        except (MissingDependency, Unsupported):
-            continue  # the next one may be there; every other error is about the model and must be seen
-    raise InputError(f"{folder.path} holds no model that an installed engine runs: run {folder.how_to_export}")
+    from edgeseq.devices.engines.choice import open_chosen  # here: it imports this module
+
+    return open_chosen(folder)
 
 
 def available(folder: str | Path | Folder) -> tuple[str, ...]:
@@ -83,10 +84,18 @@ def available(folder: str | Path | Folder) -> tuple[str, ...]:
 
 
 def open_all(folder: str | Path | Folder) -> tuple[list[Engine], dict[str, str]]:
-    """The engines that :func:`available` names, opened; and why each of the other automatic ones did not open."""
+    """The engines that :func:`available` names, opened; and why each of the other automatic ones did not open.
+
+    One that was never tried on this machine is tried in a process of its own first, which it may take down with it.
+    """
+    from edgeseq.devices.engines.choice import deadly  # here: it imports this module
+
     folder = as_folder(folder)
-    found, refused = [], {}
-    for name in _candidates(folder):
+    found: list[Engine] = []
+    refused = deadly(folder)
+    for name in candidates(folder):
+        if name in refused:
+            continue
         try:
             found.append(_open(folder, name))
         except (MissingDependency, Unsupported) as error:
@@ -94,7 +103,8 @@ def open_all(folder: str | Path | Folder) -> tuple[list[Engine], dict[str, str]]
     return found, refused
 
 
-def _candidates(folder: Folder) -> list[str]:
+def candidates(folder: Folder) -> list[str]:
+    """The automatic engines that the folder has a file for, in the table's order."""
     return [name for name, kind in ENGINES.items() if kind.automatic and kind.file in folder.manifest.files]
 
 

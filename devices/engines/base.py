@@ -5,6 +5,7 @@ Shape letters: C values in a frame, S elements in the packed state, K logits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgeseq.manifest import Manifest
 Floats = NDArray[np.float32]
 Facts = dict[str, str | int]
 
+THREADS = "EDGESEQ_THREADS"  # of the environment, so that processes that this one starts inherit it
 
 # What a runtime raises that is absent, or was built for another numpy.
 BROKEN_RUNTIME = (ImportError, AttributeError, SystemError)
@@ -34,7 +36,12 @@ class MissingRuntime(MissingDependency):
     def __init__(self, engine: str, package: str, install: str, error: BaseException) -> None:
         reason = "is not installed"
         if not isinstance(error, ModuleNotFoundError):
-            reason = f"is installed but does not work here ({error.__cause__ or error})"
+            from edgeseq.devices.engines.diagnosis import another, too_old_for  # here: no step needs it
+
+            said = str(error.__cause__ or error)
+            lacks = too_old_for(said)
+            reason = lacks or f"is installed but does not work here ({said})"
+            install = another(package) if lacks else install
         # The base class names an extra of ours; a runtime may be a package of its own or need another numpy.
         Exception.__init__(self, f"engine {engine} needs {package}, which {reason}: {install}")
 
@@ -61,6 +68,18 @@ class Engine:
     get_state: Callable[[], Floats]
     set_state: Callable[[Any], None]
     facts: Facts
+
+
+def thread_count() -> int:
+    """How many threads an engine may use: EDGESEQ_THREADS, or 1. A step of microseconds gains nothing from more.
+
+    Raises:
+        InputError: it is set to anything but a whole number from 1 on.
+    """
+    said = os.environ.get(THREADS, "1")
+    if not (said.isascii() and said.isdigit() and int(said) > 0):
+        raise InputError(f"{THREADS} is {said!r}: a number of threads is needed, 1 or more")
+    return int(said)
 
 
 def frame_width(manifest: Manifest) -> int:

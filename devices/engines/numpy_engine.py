@@ -1,4 +1,7 @@
-"""The step program interpreted in numpy: the reference for every file, and the engine where no runtime is installed."""
+"""The step program interpreted in numpy: the reference for every file, and the engine where no runtime is installed.
+
+It runs on one thread, however many an engine may use.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from edgeseq.devices.engines.base import (
     NOT_A_FRAME,
     Engine,
+    Facts,
     Floats,
     as_frame,
     as_state,
@@ -93,4 +97,5 @@ def _bind(manifest: Manifest, program: Program, watch: Watch | None) -> Engine:
         nonlocal states
         states = unpack(manifest, program, as_state(packed, size)[0])
 
-    return Engine("numpy", step, get_state, set_state, {"runtime": "numpy", "version": np.__version__, "threads": 1})
+    facts: Facts = {"runtime": "numpy", "version": np.__version__, "device": "CPU", "threads": 1}
+    return Engine("numpy", step, get_state, set_state, facts)

@@ -24,6 +24,7 @@ from edgeseq.devices.engines.base import (
     frame_buffer,
     initial_state,
     input_width,
+    thread_count,
 )
 from edgeseq.errors import InputError, Unsupported
 from edgeseq.folder import MODEL_FILES, NEXT_STATE, STATE, Folder, X, Y
@@ -34,7 +35,7 @@ _FATAL = 4  # nothing below it is printed; errors come as exceptions
 
 
 def open_onnxruntime(folder: Folder) -> Engine:
-    """ONNX Runtime on the CPU: one thread, no spinning, no telemetry.
+    """ONNX Runtime on the CPU: :func:`~.base.thread_count` threads, no spinning, no telemetry.
 
     Raises:
         MissingRuntime, InputError, GateFailed: not installed, not an ONNX file, not the manifest's model.
@@ -46,16 +47,18 @@ def open_onnxruntime(folder: Folder) -> Engine:
     except BROKEN_RUNTIME as error:
         raise MissingRuntime("onnxruntime", "onnxruntime", INSTALL, error) from error
     onnxruntime.disable_telemetry_events()
-    session = _load(onnxruntime, file)
+    threads = thread_count()
+    session = _load(onnxruntime, file, threads)
     check_tensors(file, folder.manifest, _tensors(session))
-    facts: Facts = {"runtime": "onnxruntime", "version": str(onnxruntime.__version__), "threads": 1}
+    version = str(onnxruntime.__version__)
+    facts: Facts = {"runtime": "onnxruntime", "version": version, "device": "CPU", "threads": threads}
     return _bind(folder.manifest, session, facts)
 
 
-def session_options(onnxruntime: Any) -> Any:
-    """One thread that sleeps when idle: a step of microseconds gains nothing from a pool, and spinning costs power."""
+def session_options(onnxruntime: Any, threads: int = 1) -> Any:
+    """Threads that sleep when idle, for spinning costs power; one by default."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL
@@ -64,10 +67,10 @@ def session_options(onnxruntime: Any) -> Any:
     return options
 
 
-def _load(onnxruntime: Any, file: Path) -> Any:
+def _load(onnxruntime: Any, file: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(
-            str(file), sess_options=session_options(onnxruntime), providers=["CPUExecutionProvider"]
+            str(file), sess_options=session_options(onnxruntime, threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # the runtime's exceptions share no public base
         kind = InputError if type(error).__name__ == "InvalidProtobuf" else Unsupported
@@ -110,6 +113,9 @@ def _bind(manifest: Manifest, session: Any, facts: Facts) -> Engine:
         run(now)
         now, then = then, now
         return logits
+
+    # A binding knows addresses only: whoever keeps nothing but the step must keep what lies there.
+    vars(step)["buffers"] = states, frame, answer
 
     def current() -> Floats:
         return states[0] if now is forth else states[1]

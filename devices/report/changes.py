@@ -5,12 +5,13 @@ from __future__ import annotations
 from edgeseq.devices.report.document import Model, Report
 from edgeseq.devices.report.numbers import NONE, percent
 from edgeseq.devices.report.table import Table, numbers, text
+from edgeseq.devices.report.views import by_folder
 
 
 def changes(report: Report) -> Table:
     """How tuned models follow changes of the true label, under the rule before and the one that was chosen."""
     rows, notes = [], []
-    for model in report.models:
+    for model in by_folder(report).models:
         if "test_event_f1" not in model.metrics:
             continue
         for rule, suffix in (("before", "_before"), ("tuned", "")):

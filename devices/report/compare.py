@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.devices.report.kinship import data_stage, same_machine, same_test, shared_rows
 from edgeseq.devices.report.numbers import HASH, engine_name, joined, machine_name, micros, points, precision_name
+from edgeseq.devices.report.views import device_of, devices
 from edgeseq.errors import InputError
 
 PACED, PACED_TAIL, TIGHT, FILE, ACCURACY = (
@@ -74,10 +76,15 @@ def compare(old: Report, new: Report, *, budget: float = 10.0, accuracy_budget: 
     points by which the accuracy may fall. Models are paired by name; what is left by family and number format, where
     the test is the same. Times of different machines or rates are shown and not judged.
 
+    Of reports of several devices, what one device measured is compared with what it measured before.
+
     Raises:
         InputError: the reports have no model in common.
     """
-    pairs = _pairs(old.models, new.models)
+    several = max(len(devices(old)), len(devices(new))) > 1
+    if several:
+        old, new = _placed(old), _placed(new)
+    pairs = _pairs(old.models, new.models, device_of if several else None)
     if not pairs:
         sides = [joined(f"{m.name} ({', '.join(_kind(m))})" for m in r.models) for r in (old, new)]
         raise InputError(
@@ -100,12 +107,26 @@ def compare(old: Report, new: Report, *, budget: float = 10.0, accuracy_budget: 
     return Comparison(tuple(changes), tuple(lost), tuple(dict.fromkeys(warnings)), tuple(uncompared))
 
 
-def _pairs(old: Sequence[Model], new: Sequence[Model]) -> list[tuple[Model, Model]]:
+def _placed(report: Report) -> Report:
+    """The report with each model called by its device too."""
+    renamed = (replace(model, name=f"{model.name} on {device_of(model)}") for model in report.models)
+    return replace(report, models=tuple(renamed))
+
+
+def _pairs(
+    old: Sequence[Model], new: Sequence[Model], device: Callable[[Model], str] | None
+) -> list[tuple[Model, Model]]:
+    """The models of one name; of the rest those of one variant and test, and ``device`` if that is given."""
     by_name = {model.name: model for model in new}
     pairs = [(model, by_name[model.name]) for model in old if model.name in by_name]
+
+    def alike(one: Model, other: Model) -> bool:
+        apart = device is not None and device(one) != device(other)
+        return not apart and _kind(one) == _kind(other) and same_test(one, other)
+
     rest = [[model for model in models if model.name not in {a.name for a, _ in pairs}] for models in (old, new)]
     for model in rest[0]:
-        own, others = ([m for m in ms if _kind(m) == _kind(model) and same_test(m, model)] for ms in rest)
+        own, others = ([m for m in ms if alike(m, model)] for ms in rest)
         if len(own) == len(others) == 1:
             pairs.append((model, others[0]))
     return pairs

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeseq.devices.bench import Latency
+from edgeseq.devices.bench import UNTIMED, Latency
+from edgeseq.devices.conditions import AS_FOUND, Conditions
 from edgeseq.devices.engines.base import Facts as EngineFacts
 from edgeseq.devices.facts import EMULATED, Facts
 from edgeseq.errors import InputError
@@ -35,9 +36,16 @@ class Distribution(msgspec.Struct, frozen=True):
 
 def distribution(quantiles: Latency, samples: Sequence[int]) -> Distribution:
     """Count samples in nanoseconds."""
-    if not samples:
+    return counted(quantiles, Counter(samples))
+
+
+def counted(quantiles: Latency, counts: Mapping[float, int]) -> Distribution:
+    """As :func:`distribution`, of durations in nanoseconds and how often each was counted."""
+    bins: Counter[int] = Counter()
+    for duration, number in counts.items():
+        bins[math.floor(BINS * math.log10(max(duration, 1) / 1e3))] += number
+    if not bins:
         return Distribution(quantiles)
-    bins = Counter(math.floor(BINS * math.log10(max(sample, 1) / 1e3)) for sample in samples)
     first, last = min(bins), max(bins)
     return Distribution(quantiles, first, tuple(bins[index] for index in range(first, last + 1)))
 
@@ -48,9 +56,10 @@ def edge(index: int) -> float:
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine with one model. ``paced`` is the step alone, ``response`` from when its frame was due.
+    """One engine with one model on one device. ``paced`` is the step alone, ``response`` from when its frame was due.
 
-    ``scores`` were measured in this engine; None where they were not.
+    ``scores`` were measured in this engine; None where they were not. ``jitter`` is from when a frame was due to when
+    its step began. ``joules_per_step`` is above idle, with its standard error, where the device has rails to read.
     """
 
     engine: str
@@ -67,14 +76,18 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     deadline_misses: int | None
     cpu_share: float | None
     scores: Scores | None = None
+    jitter: Latency = UNTIMED
+    joules_per_step: float | None = None
+    joules_error: float | None = None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model folder and what was measured with it. ``rate`` is in steps per second; ``file_bytes`` by format.
+    """One model folder and what one device measured with it. ``rate`` is in steps per second; ``file_bytes`` by format.
 
     ``people`` is how many the scores are of, 0 where nobody knows; ``task``: of every "frame" or of every "segment";
     without scores, ``unscored`` says why. ``shipped_bytes``: the weights at their true size, where the folder
-    has them.
+    has them. ``device`` is what the report calls the device, where it has a name; ``throttled`` says why the
+    measurement counts as that of a machine that slowed itself down, and ``said`` is what else the bench says of it.
     """
 
     name: str
@@ -106,6 +119,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "frame"
     unscored: str = ""
     shipped_bytes: int | None = None
+    device: str = ""
+    conditions: Conditions = AS_FOUND
+    throttled: str | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def main(self) -> EngineRow:
@@ -129,7 +146,11 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the pages say. ``scored_on`` is the machine whose engines gave the scores."""
+    """Everything that the pages say. ``scored_on`` is the machine whose engines gave the scores.
+
+    A folder that several devices measured stands in ``models`` once for each of them, next to each other, with the
+    same scores (:mod:`edgeseq.devices.report.views`).
+    """
 
     format: int = FORMAT
     edgeseq: str

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeseq.card import few_bits
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.manifest import Precision, Stage, last_on_data
 
+T = TypeVar("T")
 FLOAT = "float32"
 TEACHER = "teacher_test_accuracy"  # the metric that a distillation leaves
 
@@ -92,11 +93,11 @@ def data_stage(model: Model) -> Stage | None:
     return last_on_data(model.lineage)
 
 
-def grouped(models: Iterable[Model], key: Callable[[Model], Hashable]) -> list[list[Model]]:
-    """The models with one key together, in the order in which they come."""
-    groups: dict[Hashable, list[Model]] = {}
-    for model in models:
-        groups.setdefault(key(model), []).append(model)
+def grouped(entries: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """The entries with one key together, in the order in which they come."""
+    groups: dict[Hashable, list[T]] = {}
+    for entry in entries:
+        groups.setdefault(key(entry), []).append(entry)
     return list(groups.values())
 
 

@@ -5,31 +5,39 @@ from __future__ import annotations
 import re
 
 from edgeseq.devices.report import tables
+from edgeseq.devices.report.across import across
 from edgeseq.devices.report.changes import changes
 from edgeseq.devices.report.document import Model, Report
+from edgeseq.devices.report.machines import machines
 from edgeseq.devices.report.numbers import engine_name, flat, percent
 from edgeseq.devices.report.table import Column, Table
+from edgeseq.devices.report.views import by_folder
 from edgeseq.devices.report.words import scored_row, title, verdicts
 
 
 def markdown(report: Report) -> str:
     """The whole report in Markdown."""
+    folders = by_folder(report).models
     parts = [f"# {escape(title(report))}", "\n".join(f"- {escape(sentence)}" for sentence in verdicts(report))]
     parts += _table(tables.glance(report))
     parts += ["## What was trained, and on whom", *_table(tables.people(report)), *_table(tables.stages(report))]
-    parts += [_settings(model) for model in report.models]
+    parts += [_settings(model) for model in folders]
     parts += ["## How often it is right", *_table(tables.accuracy(report)), *_table(changes(report))]
-    for model in report.models:
+    for model in folders:
         parts += _confusion(model)
-    parts += ["## How long a step takes", *_table(tables.latency(report)), *_table(tables.running(report))]
+    parts += ["## How long a step takes"]
+    beside = across(report)
+    if beside.rows:
+        parts += ["### Devices beside each other", *_table(beside), "### Each by itself"]
+    parts += [*_table(tables.latency(report)), *_table(tables.running(report))]
     parts += ["## How much it takes", *_table(tables.sizes(report)), *_table(tables.engines(report))]
     parts.append("## Whether it is what was trained")
-    for model in report.models:
+    for model in folders:
         parts += [f"### {escape(model.name)}", *_table(tables.proof(model))]
     parts.append("## Where it was measured")
-    for model in report.models:
-        parts += [f"### {escape(model.name)}", *_table(tables.machine(model))]
-    parts.append("\n".join(f"- {escape(model.name)} `{model.folder_hash}`" for model in report.models))
+    for table in machines(report):
+        parts += [f"### {escape(table.name)}", *_table(table)]
+    parts.append("\n".join(f"- {escape(model.name)} `{model.folder_hash}`" for model in folders))
     parts.append(f"edgeseq {escape(report.edgeseq)}")
     return "\n\n".join(parts) + "\n"
 

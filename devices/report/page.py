@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseq.devices.report import tables
+from edgeseq.devices.report.across import across
 from edgeseq.devices.report.changes import changes
 from edgeseq.devices.report.document import Model, Report
+from edgeseq.devices.report.machines import machines
 from edgeseq.devices.report.numbers import HASH, engine_name, flat, micros, percent
-from edgeseq.devices.report.plots import figure, limits
+from edgeseq.devices.report.plots import beside, figure, limits
+from edgeseq.devices.report.views import by_folder, device_of, devices, placed
 from edgeseq.devices.report.words import scored_row, title, verdicts
 from edgeseq.errors import MissingDependency
 
@@ -74,14 +77,19 @@ def page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    folders = by_folder(report).models
     return environment.get_template(TEMPLATE).render(
         report=report,
+        folders=folders,
+        across=across(report),
+        machines=machines(report),
         title=title(report),
         verdicts=verdicts(report),
         tables=tables,
         changes=changes(report),
         plots=plots(report),
-        confusions=[matrix for model in report.models if (matrix := confusion(model)) is not None],
+        beside=plots_beside(report),
+        confusions=[matrix for model in folders if (matrix := confusion(model)) is not None],
         flat=flat,
         hash_length=HASH,
         versions=versions,
@@ -93,7 +101,20 @@ def plots(report: Report) -> list[Plot]:
     """A figure for each model that has times."""
     within = limits(report.models)
     drawn = [(model, figure(model, f"plot{number}", within)) for number, model in enumerate(report.models)]
-    return [Plot(model.name, svg, _plot_said(model)) for model, svg in drawn if svg]
+    return [Plot(placed(report, model), svg, _plot_said(model)) for model, svg in drawn if svg]
+
+
+def plots_beside(report: Report) -> list[Plot]:
+    """A figure for each model with all devices, where there are several."""
+    if len(devices(report)) == 1:
+        return []
+    within, found = limits(report.models), []
+    for number, folder in enumerate(by_folder(report).models):
+        models = [model for model in report.models if model.folder_hash == folder.folder_hash]
+        svg = beside(models, f"beside{number}", within)
+        said = " ".join(f"On {device_of(model)}: {_plot_said(model)}" for model in models)
+        found += [Plot(folder.name, svg, said)] if svg else []
+    return found
 
 
 def _plot_said(model: Model) -> str:

@@ -34,7 +34,7 @@ class Table:
 
     def without_empty(self, *titles: str) -> Table:
         """The table without those of the named columns that hold nothing."""
-        filled = [any(cell != NONE for cell in cells) for cells in zip(*self.rows, strict=True)]
+        filled = [any(row[i] != NONE for row in self.rows) for i in range(len(self.columns))]
         kept = [f or column.title not in titles for f, column in zip(filled, self.columns, strict=True)]
         columns = tuple(itertools.compress(self.columns, kept))
         return replace(self, columns=columns, rows=tuple(tuple(itertools.compress(row, kept)) for row in self.rows))

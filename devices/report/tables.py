@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgeseq.devices.facts import Facts
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.devices.report.kinship import (
     accuracy_difference,
@@ -26,7 +25,6 @@ from edgeseq.devices.report.numbers import (
     engine_name,
     flat,
     joined,
-    machine_name,
     micros,
     millis,
     percent,
@@ -36,15 +34,19 @@ from edgeseq.devices.report.numbers import (
 )
 from edgeseq.devices.report.numbers import people as number_of_people
 from edgeseq.devices.report.table import Column, Table, numbers, text
+from edgeseq.devices.report.views import by_folder, device_of, devices, rows_of
 from edgeseq.devices.report.words import majority, scored_row
 
+JITTER, ENERGY = "jitter p99, µs", "a step, µJ"
 
-def _rows(report: Report) -> Iterable[tuple[Model, EngineRow]]:
-    return ((model, row) for model in report.models for row in model.engines)
+
+def _where(report: Report, model: Model) -> str:
+    """The device of a row, where there are several."""
+    return device_of(model) if len(devices(report)) > 1 else NONE
 
 
 def glance(report: Report) -> Table:
-    """One row a model, in its main engine."""
+    """One row a model, in its main engine; on several devices one for each."""
     rows = []
     for model in report.models:
         row, scored = model.main, scored_row(model)
@@ -52,26 +54,27 @@ def glance(report: Report) -> Table:
         proof = NONE if not model.proof else "holds" if all(link.passed for link in model.proof) else "FAILS"
         right = percent(scored.scores.accuracy) if scored and scored.scores else _trained(model, "test_accuracy")
         cells = (right, size(row.file_bytes), micros(tight.p50), micros(paced.p50), micros(paced.p99), proof)
-        rows.append((model.name, precision_name(model.precision, model.lineage), engine_name(row.engine), *cells))
+        kind = (precision_name(model.precision, model.lineage), engine_name(row.engine), _where(report, model))
+        rows.append((model.name, *kind, *cells))
     return Table(
         "At a glance",
         (
-            *text("model", "precision", "engine"),
+            *text("model", "precision", "engine", "device"),
             *numbers("right, %", "file"),
             *numbers("p50", group="tight, µs"),
             *numbers("p50", "p99", group="paced, µs"),
             Column("proof", number=False),
         ),
         tuple(rows),
-    )
+    ).without_empty("device")
 
 
 def people(report: Report) -> Table:
     """Who the models learned from, were chosen on, and were tested on."""
-    rows = []
-    for group in grouped(report.models, split_key):
+    rows, models = [], by_folder(report).models
+    for group in grouped(models, split_key):
         model, stage = group[0], data_stage(group[0])
-        names = joined(member.name for member in group) if len(group) < len(report.models) or len(group) < 3 else "all"
+        names = joined(member.name for member in group) if len(group) < len(models) or len(group) < 3 else "all"
         data = f"{stage.data} {(stage.data_fingerprint or '')[:HASH]}".strip() if stage else "not said"
         rows.append((names, data, *(_who(model.split.get(part, ())) for part in ("train", "validation", "test"))))
     return Table("People", text("model", "data", "trained on", "chosen on", "tested on"), tuple(rows))
@@ -87,7 +90,7 @@ def _who(subjects: Sequence[str]) -> str:
 def stages(report: Report) -> Table:
     """How each model came about, stage by stage."""
     rows = []
-    for model in report.models:
+    for model in by_folder(report).models:
         for stage in model.lineage:
             named = joined(f"{entry.get('name', '')} {entry['hash'][:HASH]}".strip() for entry in teachers(stage))
             source = [f"teacher {named}"] if any(teachers(stage)) else []
@@ -107,6 +110,7 @@ def _single(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def accuracy(report: Report) -> Table:
     """What is right, beside the baselines on the same people."""
+    report = by_folder(report)
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     for group in grouped(report.models, test_key):
@@ -203,11 +207,11 @@ def latency(report: Report) -> Table:
     """The quantiles of a step, tight and paced. Microseconds."""
     quantiles = ("p50", "p90", "p99", "max")
     rows = []
-    for model, row in _rows(report):
+    for model, row in rows_of(report):
         parts = (row.tight.quantiles, row.paced.quantiles, row.response.quantiles)
         cells = [micros(getattr(part, name)) for part in parts[:2] for name in quantiles]
         cells += [micros(parts[2].p50), micros(parts[2].p99)]
-        rows.append((model.name, engine_name(row.engine), *cells))
+        rows.append((model.name, engine_name(row.engine), _where(report, model), *cells))
     rates = sorted({model.rate for model in report.models})
     paced = f"at {rates[0]:g} Hz, µs" if len(rates) == 1 else "at the sensor's rate, µs"
     notes = ["Response: from the moment a frame was due to its answer, the wake-up from sleep included."]
@@ -216,39 +220,55 @@ def latency(report: Report) -> Table:
     return Table(
         "Latency",
         (
-            *text("model", "engine"),
+            *text("model", "engine", "device"),
             *numbers(*quantiles, group="tight loop, µs"),
             *numbers(*quantiles, group=paced),
             *numbers("p50", "p99", group="response, µs"),
         ),
         tuple(rows),
         tuple(notes),
-    )
+    ).without_empty("device")
 
 
 def running(report: Report) -> Table:
     """What running costs beside the step itself."""
     rows = []
-    for model, row in _rows(report):
+    for model, row in rows_of(report):
         late = (
             NONE
             if row.deadline_misses is None or not row.paced_frames
             else f"{row.deadline_misses:,} of {row.paced_frames:,}"
         )
         fresh = (millis(row.load_ms), millis(row.first_call_ms), size(row.peak_rss_bytes))
-        cells = (late, percent(row.cpu_share, 2), *fresh, model.provenance)
-        rows.append((model.name, engine_name(row.engine), *cells))
-    columns = numbers("late", "CPU, %", "load, ms", "first call, ms", "peak memory")
+        cells = (late, micros(row.jitter.p99), percent(row.cpu_share, 2), *fresh, _joules(row), model.provenance)
+        rows.append((model.name, engine_name(row.engine), _where(report, model), *cells))
+    columns = numbers("late", JITTER, "CPU, %", "load, ms", "first call, ms", "peak memory", ENERGY)
     return Table(
         "Running",
-        (*text("model", "engine"), *columns, Column("provenance", number=False)),
+        (*text("model", "engine", "device"), *columns, Column("provenance", number=False)),
         tuple(rows),
-        ("Load, first call and memory are those of a process of its own; CPU is its share of one core while paced.",),
-    )
+        (
+            "Load, first call and memory are those of a process of its own; CPU is its share of one core while paced.",
+            *(["Jitter: from the moment a frame was due to that at which its step began."] if _jitter(report) else []),
+        ),
+    ).without_empty("device", JITTER, ENERGY)
+
+
+def _jitter(report: Report) -> bool:
+    return any(row.jitter.p99 is not None for _, row in rows_of(report))
+
+
+def _joules(row: EngineRow) -> str:
+    """Energy above idle and its standard error; what is less than two of them is not told from nothing."""
+    if row.joules_per_step is None or row.joules_error is None:
+        return NONE
+    seen, error = 1e6 * row.joules_per_step, 1e6 * row.joules_error
+    return f"{seen:,.1f} ± {error:,.1f}" if seen > 2 * error else f"< {2 * error:,.1f}"
 
 
 def sizes(report: Report) -> Table:
     """Bytes and operations."""
+    report = by_folder(report)
     formats = sorted({name for model in report.models for name in model.file_bytes})
     rows = [
         (
@@ -281,8 +301,11 @@ def sizes(report: Report) -> Table:
 
 def engines(report: Report) -> Table:
     """What each engine says of itself."""
-    rows = [(model.name, engine_name(row.engine), row.file, _facts(row)) for model, row in _rows(report)]
-    return Table("Engines", text("model", "engine", "file", "facts"), tuple(rows))
+    rows = [
+        (model.name, engine_name(row.engine), _where(report, model), row.file, _facts(row))
+        for model, row in rows_of(report)
+    ]
+    return Table("Engines", text("model", "engine", "device", "file", "facts"), tuple(rows)).without_empty("device")
 
 
 def _facts(row: EngineRow) -> str:
@@ -306,25 +329,3 @@ def proof(model: Model) -> Table:
     columns = numbers("frames", "error", "allowed", "same answers", "slope per 1,000")
     missing = () if rows else (f"{model.name} holds no proof: export it, or run edgeseq verify.",)
     return Table(model.name, (*text("link"), *columns, *text("holds", "note")), tuple(rows), missing)
-
-
-def machine(model: Model) -> Table:
-    """The facts of the machine before and after."""
-    before, after = _machine(model.facts), _machine(model.facts_at_end)
-    rows = [(name, text or NONE, after[name] or NONE) for name, text in before.items()]
-    timer = "" if model.timer_ns is None else f"Reading the clock adds {model.timer_ns} ns to every sample. "
-    note = f"{timer}Provenance of the numbers: {model.provenance}. Energy: {model.energy}."
-    return Table(model.name, text("fact", "at the start", "at the end"), tuple(rows), (note,))
-
-
-def _machine(facts: Facts) -> dict[str, str | None]:
-    return {
-        "board or processor": machine_name(facts),
-        "machine": f"{facts.machine}, {facts.cores} cores" if facts.cores else facts.machine,
-        "governor": facts.governor,
-        "clock": f"{facts.clock_mhz:,.0f} MHz" if facts.clock_mhz else None,
-        "temperature": None if facts.temperature_c is None else f"{facts.temperature_c:.1f} °C",
-        "throttle bits": facts.throttled,
-        "system": f"{facts.os}, kernel {facts.kernel}",
-        "versions": ", ".join([f"Python {facts.python}", *(f"{name} {v}" for name, v in facts.versions.items())]),
-    }

@@ -32,6 +32,7 @@ from edgeseq.devices.report.numbers import (
     precision_name,
     times,
 )
+from edgeseq.devices.report.views import by_folder, device_of, devices, on_device
 from edgeseq.metrics import Scores
 
 ACCURACY = "test_accuracy"  # the metric that training leaves
@@ -39,23 +40,34 @@ ACCURACY = "test_accuracy"  # the metric that training leaves
 
 def verdicts(report: Report) -> list[str]:
     """The sentences at the top, what matters most first."""
-    said = [sentence for group in grouped(report.models, test_key) for sentence in _right(report, group)]
-    for model in report.models:
-        said += [*_quantized(report, model), *_distilled(report, model)]
-    said += _unsettled(report)
-    machines = grouped(report.models, machine_key)
+    whole = by_folder(report)
+    said = [sentence for group in grouped(whole.models, test_key) for sentence in _right(whole, group)]
+    for model in whole.models:
+        said += [*_quantized(whole, model), *_distilled(whole, model), *_elsewhere(report, model)]
+    said += _unsettled(whole)
+    machines = grouped(report.models, lambda model: (device_of(model), machine_key(model)))
     for group in machines:
-        said += _in_time(group)
-    said.append(_proven(report.models))
+        said += _in_time(group, several=len(machines) > 1)
+    said.append(_proven(whole.models))
     said += [_where(group) for group in machines]
     if len(machines) > 1:
-        said.append("These are different machines: times of one are not set beside those of another.")
+        said.append("These are different machines: what is said to be faster is so on one machine, never between two.")
     return said
 
 
 def title(report: Report) -> str:
-    """The models' names."""
-    return joined(model.name for model in report.models)
+    """The models' names, and those of the devices where there are several."""
+    names, places = joined(model.name for model in by_folder(report).models), devices(report)
+    return names if len(places) == 1 else f"{names} on {joined(places)}"
+
+
+def slowed(model: Model) -> str | None:
+    """Why a measurement counts as that of a machine that slowed itself down; None where nothing speaks for it."""
+    if model.throttled or any(facts.throttle for facts in (model.facts, model.facts_at_end)):
+        return model.throttled
+    bits = {facts.throttled or "" for facts in (model.facts, model.facts_at_end)}  # all that an older bench has
+    some = sorted(text for text in bits if text.lower().removeprefix("0x").strip("0"))
+    return f"throttle bits {joined(some)}" if some else None
 
 
 def scored_row(model: Model) -> EngineRow | None:
@@ -96,6 +108,20 @@ def _quantized(report: Report, model: Model) -> Iterator[str]:
     source = float_of(report, model)
     if source is not None:
         yield from _compared(model, precision_name(model.precision, model.lineage), source, "fp32")
+
+
+def _elsewhere(report: Report, model: Model) -> Iterator[str]:
+    """How much faster or slower a quantized model is than its float one on the devices but the first."""
+    for device in devices(report):
+        there = on_device(report, device)
+        own = next((each for each in there.models if each.folder_hash == model.folder_hash), None)
+        if own is None or device == device_of(model):
+            continue
+        source = float_of(there, own)
+        pair = next(shared_rows(own, source), None) if source is not None else None
+        if source is not None and pair is not None and same_machine(own, source):
+            where = f"On {device}, compared with {source.name}"
+            yield f"{where}, {own.name} in {engine_name(pair[0].engine)} is {_speed(*pair)}."
 
 
 def _distilled(report: Report, model: Model) -> Iterator[str]:
@@ -185,23 +211,24 @@ def _faster(before: float | None, after: float | None) -> str:
     return times(before, after, "faster", "slower", "as fast") if before and after else "not timed"
 
 
-def _in_time(group: Sequence[Model]) -> Iterator[str]:
+def _in_time(group: Sequence[Model], *, several: bool = False) -> Iterator[str]:
     timed = [(model, row) for model in group if model.timed for row in model.engines if row.paced.quantiles.p50]
     if not timed:
         return
     model, row = min(timed, key=lambda pair: pair[1].paced.quantiles.p50 or 0)
     quantiles = row.paced.quantiles
+    where = f" on {device_of(model)}" if several else ""
     yield (
-        f"Fastest at the sensor's rate is {model.name} in {engine_name(row.engine)}: {micros(quantiles.p50)} µs a step "
-        f"at the median and {micros(quantiles.p99)} µs at p99, of the {1e6 / model.rate:,.0f} µs between two frames "
-        f"at {model.rate:g} Hz."
+        f"Fastest at the sensor's rate{where} is {model.name} in {engine_name(row.engine)}: {micros(quantiles.p50)} µs "
+        f"a step at the median and {micros(quantiles.p99)} µs at p99, of the {1e6 / model.rate:,.0f} µs between two "
+        f"frames at {model.rate:g} Hz."
     )
     late = [(m, r) for m, r in timed if r.deadline_misses]
     if not late:
-        yield f"No answer was late, of {plural(sum(r.paced_frames for _, r in timed), 'paced frame')}."
+        yield f"No answer was late{where}, of {plural(sum(r.paced_frames for _, r in timed), 'paced frame')}."
     for m, r in late:
         yield (
-            f"{m.name} in {engine_name(r.engine)} answered after the next frame was due "
+            f"{m.name} in {engine_name(r.engine)}{where} answered after the next frame was due "
             f"{plural(r.deadline_misses or 0, 'time')} in {r.paced_frames:,}."
         )
 
@@ -222,6 +249,8 @@ def _proven(models: Sequence[Model]) -> str:
 def _where(group: Sequence[Model]) -> str:
     facts, first = group[0].facts, group[0]
     name = machine_name(facts)
+    if first.device and first.device != name:
+        name = f"{first.device}, {name}"
     if not first.timed:
         return f"{name} is emulated: no times are shown, they would be those of no board."
     cores = f", {plural(facts.cores, 'core')}" if facts.cores else ""
@@ -232,6 +261,5 @@ def _where(group: Sequence[Model]) -> str:
 
 
 def _throttled(group: Sequence[Model]) -> str:
-    bits = {f.throttled for m in group for f in (m.facts, m.facts_at_end) if f.throttled}
-    some = sorted(text for text in bits if text.lower().removeprefix("0x").strip("0"))
-    return f" It had slowed itself down (throttle bits {joined(some)}): cool it, and measure again." if some else ""
+    why = list(dict.fromkeys(filter(None, map(slowed, group))))
+    return f" It had slowed itself down ({joined(why)}): cool it, and measure again." if why else ""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from edgeseq.cli.output import Clock, Document, Json, Show, kilobytes, positive, typed
-from edgeseq.errors import InputError
+from edgeseq.cli.output import Clock, Document, Failed, Json, Show, kilobytes, percent, positive, typed
+from edgeseq.errors import BudgetMissed, Unsupported
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
     from edgeseq.devices.bench import BenchReport
+    from edgeseq.devices.budget import Budget
+    from edgeseq.devices.conditions import Conditions
 
 TIMES = (">tight\np50", ">\np99", ">paced\np50", ">\np99")  # microseconds a step
 
@@ -32,6 +34,31 @@ def bench(
     paced_seconds: Annotated[
         float, typer.Option(help="At the sensor's rate, for each engine.", callback=positive)
     ] = 10.0,
+    rate: Annotated[
+        float | None, typer.Option(help="Steps per second, instead of the manifest's.", callback=positive)
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Run one engine at the sensor's rate for so long, as 1h; kept in OUT.part, goes on where it ended.",
+        ),
+    ] = None,
+    pin: Annotated[
+        str | None, typer.Option(metavar="CPUS", help="Run on these processors only: 3, 2,3 or 0-3.")
+    ] = None,
+    priority: Annotated[
+        str | None, typer.Option(metavar="P", help="A nice value from -20 to 19, or fifo:1 to fifo:99.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads that an engine may use (1 if not given).")
+    ] = None,
+    max_p99: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Exit with 7 if an engine's paced p99 is longer: 2ms, 500us.")
+    ] = None,
+    max_rss: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Exit with 7 if an engine's memory is larger: 60MB.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the reports, with all raw samples, to this file.")] = None,
     json: Json = False,
 ) -> Document:
@@ -39,24 +66,76 @@ def bench(
 
     Example: edgeseq bench runs/gru-export runs/lmu-export
     """
-    show = Show(json)
-    clock = Clock()
+    from edgeseq.devices.bench import write_report
+    from edgeseq.devices.budget import parse_budget
+    from edgeseq.devices.conditions import parse_conditions
+
+    show, clock = Show(json), Clock()
+    conditions, budget = parse_conditions(pin, priority, threads), parse_budget(max_p99, max_rss)
     opened = [open_folder(path) for path in folders]
-    reports = bench_folders(show, opened, engine, seconds=seconds, paced_seconds=paced_seconds)
+    if duration is not None:
+        long_run = _bench_long(show, opened, engine, duration, out, rate=rate, seconds=seconds, conditions=conditions)
+        reports = [long_run]
+    else:
+        reports = bench_folders(
+            show, opened, engine, seconds=seconds, paced_seconds=paced_seconds, rate=rate, conditions=conditions
+        )
     rows = bench_rows(show, opened, reports)
     show_machine(show, reports[0])
     show_bench(show, rows)
-    document: Document = {"machine": reports[0].facts, "provenance": reports[0].provenance, "rows": rows}
+    show_said(show, reports)
+    document: Document = {**_shared(reports[0]), "rows": rows}
     if out is not None:
-        try:
-            out.write_bytes(msgspec.json.encode({"reports": reports}) + b"\n")
-        except OSError as error:
-            raise InputError(f"{out} cannot be written: {error.strerror}") from None
+        if duration is None:
+            write_report(out, {"reports": reports})
         show.wrote(out, out.stat().st_size, clock)
         document["report"] = str(out)
     following = ("inspect", folders[0])
+    _hold(reports, budget, document)
     show.next(*following)
     return {**document, "next": typed(*following)}
+
+
+def _shared(report: BenchReport) -> Document:
+    """What the reports of one measurement have in common."""
+    shared = ("provenance", "conditions", "throttled", "resumed")
+    return {"machine": report.facts, **{name: getattr(report, name) for name in shared}}
+
+
+def _hold(reports: Sequence[BenchReport], budget: Budget, document: Document) -> None:
+    """Hold the reports to a budget, after all has been written and shown.
+
+    Raises:
+        Failed: with BudgetMissed, or with Unsupported where a value could not be measured; it carries the document.
+    """
+    from edgeseq.devices.budget import require
+
+    try:
+        require(reports, budget)
+    except (BudgetMissed, Unsupported) as error:
+        raise Failed(error, document) from None
+
+
+def _bench_long(
+    show: Show,
+    folders: Sequence[Folder],
+    engines: Sequence[str] | None,
+    duration: str,
+    out: Path | None,
+    *,
+    rate: float | None,
+    seconds: float,
+    conditions: Conditions,
+) -> BenchReport:
+    from edgeseq.devices.budget import parse_duration
+    from edgeseq.devices.endless import bench_long, check_long
+
+    wanted = parse_duration(duration, "--duration")
+    engine, out = check_long(folders, engines, out)
+    show.note(f"measuring {folders[0].path} for {duration}; it may be interrupted, and goes on with the same command")
+    return bench_long(
+        folders[0], out, wanted, engine, rate=rate, tight_seconds=seconds, conditions=conditions, say=show.note
+    )
 
 
 def bench_folders(
@@ -66,9 +145,12 @@ def bench_folders(
     *,
     seconds: float = 2.0,
     paced_seconds: float = 10.0,
+    rate: float | None = None,
+    conditions: Conditions | None = None,
 ) -> list[BenchReport]:
     """Measure the folders in turns. Nothing moves on the screen meanwhile: it would cost what is measured."""
     from edgeseq.devices.bench import bench_side_by_side
+    from edgeseq.devices.conditions import AS_FOUND
     from edgeseq.devices.engines import available
 
     engines = list(dict.fromkeys(engines)) if engines else None
@@ -76,7 +158,14 @@ def bench_folders(
     wait = seconds * len(folders) + count * (paced_seconds + 1)
     named = ", ".join(str(folder.path) for folder in folders)
     show.note(f"measuring {named}: about {wait:.0f} s")
-    return bench_side_by_side(folders, engines, seconds=seconds, paced_seconds=paced_seconds)
+    return bench_side_by_side(
+        folders,
+        engines,
+        seconds=seconds,
+        paced_seconds=paced_seconds,
+        rate=rate,
+        conditions=conditions or AS_FOUND,
+    )
 
 
 def bench_rows(show: Show, folders: Sequence[Folder], reports: Sequence[BenchReport]) -> list[Document]:
@@ -99,6 +188,7 @@ def bench_rows(show: Show, folders: Sequence[Folder], reports: Sequence[BenchRep
             "tight_us": msgspec.to_builtins(entry.tight),
             "paced_us": msgspec.to_builtins(entry.paced.call),
             "response_us": msgspec.to_builtins(entry.paced.response),
+            "jitter_us": msgspec.to_builtins(entry.paced.jitter),
             "paced_frames": entry.paced.frames,
             "deadline_misses": entry.paced.deadline_misses,
             "cpu_share": entry.paced.cpu_share,
@@ -138,13 +228,21 @@ def show_bench(show: Show, rows: Sequence[Document]) -> None:
                 accuracy_cell(row),
                 kilobytes(row["file_bytes"]),
                 *times(row),
-                f"{row['deadline_misses']}",
-                f"{100 * row['cpu_share']:.1f}",
+                "-" if row["deadline_misses"] is None else f"{row['deadline_misses']}",
+                percent(row["cpu_share"]).removesuffix(" %"),
             ]
             for row in rows
         ],
     )
     for sentence in (*accuracy_notes(rows), *findings(rows)):
+        show.text(sentence)
+
+
+def show_said(show: Show, reports: Sequence[BenchReport]) -> None:
+    """What the reports say beside their numbers, each sentence once."""
+    from edgeseq.devices.bench.words import sentences
+
+    for sentence in dict.fromkeys(sentence for report in reports for sentence in sentences(report)):
         show.text(sentence)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeseq.devices.bench import BenchReport
     from edgeseq.devices.report.compare import Comparison
     from edgeseq.devices.report.document import Baseline, Model, Report
+    from edgeseq.devices.report.gather import Measured
     from edgeseq.metrics import Scores
 
 FOREST = "random forest"
@@ -28,8 +29,12 @@ def report(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for report.html, report.md and report.json.")] = None,
     bench: Annotated[
-        Path | None,
-        typer.Option(help="What edgeseq bench --out wrote, here or on a board; measured now, if not given."),
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What edgeseq bench --out wrote, here or on a board; may be repeated, to set devices side by side. "
+            "Measured now, if not given.",
+        ),
     ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Train a random forest to compare with.")
@@ -70,43 +75,61 @@ def report(
     need("the report", "train", "jinja2", "matplotlib")
     clock = Clock()
     opened = [open_folder(path) for path in folders]
-    known = _known(opened, bench)
+    known = _known(opened, bench or [])
     target = _target(out, overwrite=overwrite)
-    measured = known or bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
-    return write_report(show, make_report(show, opened, measured, baseline=baseline), target, clock)
+    if known:
+        folders_of, reports, devices = zip(*known, strict=True)
+        made = make_report(show, folders_of, reports, devices=devices, baseline=baseline)
+    else:
+        measured = bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
+        made = make_report(show, opened, measured, baseline=baseline)
+    return write_report(show, made, target, clock)
 
 
-def _known(folders: Sequence[Folder], bench: Path | None) -> list[BenchReport]:
-    """What the file ``bench`` holds of the folders; nothing without one.
+def _known(folders: Sequence[Folder], files: Sequence[Path]) -> list[Measured]:
+    """What the files hold of the folders, on each device; nothing without a file.
 
     Raises:
-        InputError: a folder is there twice, not exported, or not in the file; or the file is something else.
+        InputError: a folder is there twice, not exported, or in no file; or a file is there twice or something else.
     """
-    from edgeseq.devices.report.gather import bench_of, check_folders, read_bench
+    from edgeseq.devices.report.gather import check_folders, measurements, read_bench
 
     check_folders(folders)
-    if bench is None:
-        return []
-    known = read_bench(bench)
-    return [bench_of(folder, known, bench) for folder in folders]
+    twice = [path for number, path in enumerate(files) if path.resolve() in {f.resolve() for f in files[:number]}]
+    if twice:
+        raise InputError(f"--bench names {twice[0]} twice: name each file once")
+    return measurements(folders, [(path, read_bench(path)) for path in files]) if files else []
 
 
 def make_report(
-    show: Show, folders: Sequence[Folder], measured: Sequence[BenchReport], *, baseline: bool = True
+    show: Show,
+    folders: Sequence[Folder],
+    measured: Sequence[BenchReport],
+    *,
+    devices: Sequence[str] = (),
+    baseline: bool = True,
 ) -> Report:
-    """The report of folders that were measured, scored here where the test subjects' data is at hand."""
+    """The report of folders that were measured, scored here where the test subjects' data is at hand.
+
+    ``measured`` has a report for each of ``folders``, in which a folder stands once for every device that measured it;
+    ``devices`` are their names, that of this machine if there are none.
+    """
     from edgeseq import __version__
     from edgeseq.cli.accuracy import engine_scores
     from edgeseq.devices.facts import read_facts
     from edgeseq.devices.report.document import Report
-    from edgeseq.devices.report.gather import distinct, gather
+    from edgeseq.devices.report.gather import Measured, distinct, gather
+    from edgeseq.devices.report.kinship import grouped
     from edgeseq.devices.report.numbers import machine_name
 
+    placed = map(Measured, folders, measured, devices or [""] * len(folders))
     models = []
-    for folder, found in zip(folders, measured, strict=True):
+    for group in grouped(placed, lambda each: each.folder.hash):
+        folder = group[0].folder
         show.note(f"scoring {folder.path}")
-        scored = engine_scores(show, folder, [entry.engine for entry in found.engines])
-        models.append(gather(folder, found, scored.scores, people=scored.people, unscored=scored.missing))
+        engines = dict.fromkeys(entry.engine for each in group for entry in each.report.engines)
+        found = engine_scores(show, folder, list(engines))
+        models += [gather(each, found.scores, people=found.people, unscored=found.missing) for each in group]
     named = distinct(models)
     baselines = _baselines(show, folders, named) if baseline else ()
     return Report(edgeseq=__version__, scored_on=machine_name(read_facts()), models=named, baselines=tuple(baselines))
@@ -117,10 +140,11 @@ def _baselines(show: Show, folders: Sequence[Folder], models: Sequence[Model]) -
     from edgeseq.devices.report.document import Baseline
     from edgeseq.devices.report.kinship import grouped, split_key
 
-    folder_of = dict(zip((model.name for model in models), folders, strict=True))
+    by_hash = {folder.hash: folder for folder in folders}
+    folder_of = {model.name: by_hash[model.folder_hash] for model in models}
     found = []
     for group in grouped(models, split_key):
-        names = tuple(model.name for model in group)
+        names = tuple(dict.fromkeys(model.name for model in group))
         folder = folder_of[names[0]]
         show.note(f"training a {FOREST} on the people of {names[0]}")
         try:
@@ -174,7 +198,10 @@ def write_report(show: Show, made: Report, target: Path, clock: Clock) -> Docume
         "out": str(target),
         "files": {name: len(content) for name, content in contents.items()},
         "seconds": clock.seconds,
-        "models": [{"name": model.name, "hash": model.folder_hash} for model in made.models],
+        "models": [
+            {"name": model.name, "hash": model.folder_hash, **({"device": model.device} if model.device else {})}
+            for model in made.models
+        ],
         "verdicts": sentences,
     }
 

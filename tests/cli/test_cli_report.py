@@ -12,6 +12,7 @@ import pytest
 from edgeseq.devices import check
 from edgeseq.devices.report.document import encode_report, read_report
 from edgeseq.devices.report.markdown import markdown
+from edgeseq.devices.report.numbers import machine_name
 from edgeseq.devices.report.page import page
 from edgeseq.export import stage
 from edgeseq.folder import open_folder
@@ -40,10 +41,41 @@ def test_the_report_is_three_files_and_one_document(reported, exported):
     assert (out / "report.html").read_text() == page(made)
     assert (out / "report.md").read_text() == markdown(made)
     assert done.document["files"] == {file.name: file.stat().st_size for file in out.iterdir()}
-    assert done.document["models"] == [{"name": "gru-export", "hash": open_folder(exported).hash}]
+    (model,) = made.models
+    assert model.device == machine_name(model.facts)
+    named = {"name": "gru-export", "hash": open_folder(exported).hash, "device": model.device}
+    assert done.document["models"] == [named]
     shown = " ".join(done.err.split())
     assert len(done.document["verdicts"]) >= 4
     assert all(sentence in shown for sentence in done.document["verdicts"])
+
+
+def test_measurements_of_two_boards_stand_side_by_side_with_one_scoring(edgeseq, exported, benched, tmp_path):
+    (entry,) = json.loads(benched.read_bytes())["reports"]
+    board = {**entry["facts"], "model": "Raspberry Pi 4 Model B", "machine": "aarch64", "device_tree": True}
+    there = {
+        **entry,
+        "facts": board,
+        "facts_at_end": board,
+        "provenance": "measured-on-device",
+        "throttled": "it is hot",
+    }
+    (tmp_path / "pi4.json").write_text(json.dumps(there))
+    files = ("--bench", benched, "--bench", tmp_path / "pi4.json")
+    done = edgeseq("report", exported, *files, "--out", tmp_path / "out", "--no-baseline", "--json")
+    assert done.code == 0, done.err
+    here = machine_name(read_report(tmp_path / "out" / "report.json").models[0].facts)
+    assert [model["device"] for model in done.document["models"]] == [here, "Raspberry Pi 4 Model B"]
+    assert done.err.count("scoring") == 1
+    one, other = read_report(tmp_path / "out" / "report.json").models
+    assert one.main.scores == other.main.scores is not None
+    content = (tmp_path / "out" / "report.md").read_text()
+    assert re.search(rf"\| gru-export \| fp32 \| LiteRT \| {re.escape(here)} \| – \|.*\| host \|", content)
+    assert re.search(r"\| Raspberry Pi 4 Model B \| slowed down \|.*\| measured-on-device \|", content)
+    assert "It had slowed itself down (it is hot)" in " ".join(done.document["verdicts"])
+    twice = edgeseq("report", exported, *files[:2], *files[:2], "--out", tmp_path / "twice")
+    assert twice.code == 2
+    assert "name each file once" in " ".join(twice.err.split())
 
 
 def test_the_scores_are_measured_in_the_engine(reported, exported):

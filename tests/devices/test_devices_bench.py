@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from edgeseq.devices.__main__ import main
-from edgeseq.devices.bench import MAX_SAMPLES, BenchReport, Latency, Paced, bench, latency
+from edgeseq.devices.bench import UNTIMED, BenchReport, Latency, Paced, bench, latency, measure, turns
+from edgeseq.devices.bench.turns import MAX_SAMPLES, TURNS, WARM_UP
+from edgeseq.devices.board.moments import read_moment
+from edgeseq.devices.conditions import AS_FOUND, Conditions
 from edgeseq.devices.facts import read_facts
-from edgeseq.devices.fresh import measure_fresh
+from edgeseq.devices.fresh import Fresh, measure_fresh
 from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import open_folder
 
@@ -43,13 +49,87 @@ def test_a_report_is_complete(report: BenchReport, folders: dict[str, Path]) -> 
         assert 0 <= entry.paced.deadline_misses <= 20
         assert entry.paced.cpu_share > 0
         assert 0 < len(entry.tight_ns) <= MAX_SAMPLES + 100
-        assert all(r >= c > 0 for r, c in zip(entry.paced.response_ns, entry.paced.call_ns, strict=True))
+        pairs = list(zip(entry.paced.response_ns, entry.paced.call_ns, strict=True))
+        assert all(response >= call > 0 for response, call in pairs)
+        assert entry.paced.jitter == latency([response - call for response, call in pairs])
         assert entry.tight == latency(entry.tight_ns)
         if entry.engine != "numpy":
             assert entry.file_bytes == (folder / entry.file).stat().st_size
     assert report.engines[2].file_bytes == sum(
         (folder / f"step.{end}").stat().st_size for end in ("json", "safetensors")
     )
+
+
+def test_a_report_says_under_what_conditions_it_was_measured(report: BenchReport) -> None:
+    assert report.conditions == Conditions(None, None, 1, warm_up_calls=2 * TURNS * WARM_UP)
+    assert all(entry.facts["threads"] == 1 for entry in report.engines)
+    assert len(report.moments) == 2 * TURNS
+    assert [moment.monotonic_ns for moment in report.moments] == sorted(m.monotonic_ns for m in report.moments)
+    assert (report.power, report.resumed, report.long_run) == (None, 0, None)
+
+
+def test_a_report_of_an_older_edgeseq_reads(report: BenchReport) -> None:
+    new = ("conditions", "moments", "throttled", "power", "resumed", "long_run")
+    document = {name: value for name, value in msgspec.to_builtins(report).items() if name not in new}
+    for entry in document["engines"]:
+        del entry["paced"]["jitter"]
+    old = msgspec.convert(document, BenchReport)
+    assert old.engines[0].tight == report.engines[0].tight
+    assert (old.conditions, old.moments, old.engines[0].paced.jitter) == (AS_FOUND, (), UNTIMED)
+
+
+def test_tight_and_paced_turns_alternate_after_a_warm_up(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def told(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def tell(*arguments: Any) -> Any:
+            done.append(name)
+            return call(*arguments)
+
+        return tell
+
+    monkeypatch.setattr(turns, "warm_up", told("warm-up", turns.warm_up))
+    monkeypatch.setattr(measure, "warm_up", told("warm-up", turns.warm_up))
+    for name in ("tight_turn", "paced_turn", "read_moment"):
+        monkeypatch.setattr(measure, name, told(name, getattr(measure, name)))
+    bench(folders["leaky"], ["numpy"], seconds=0.01, paced_seconds=0.1)
+    once = ["tight_turn", "warm-up", "read_moment", "warm-up", "warm-up", "paced_turn", "read_moment"]
+    assert done == TURNS * once
+
+
+def test_a_run_that_was_slowed_down_is_marked(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hot = msgspec.structs.replace(read_moment(), throttled="80008", throttle=("soft temperature limit now",))
+    monkeypatch.setattr(measure, "read_moment", lambda: hot)
+    arguments = ["bench", str(folders["leaky"]), "--engine", "numpy", "--seconds", "0.01", "--paced-seconds", "0.1"]
+    assert main(arguments) == 0
+    assert "THROTTLED: soft temperature limit" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    report = msgspec.json.decode(capsys.readouterr().out, type=BenchReport)
+    assert "soft temperature limit" in (report.throttled or "")
+    assert report.moments == 2 * TURNS * (hot,)
+
+
+def test_threads_reach_the_engines_and_the_process_of_their_own(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def fresh(folder: Path, engine: str) -> Fresh:
+        seen.append(os.environ.get("EDGESEQ_THREADS"))
+        return measure_fresh(folder, engine)
+
+    monkeypatch.delenv("EDGESEQ_THREADS", raising=False)
+    monkeypatch.setattr(measure, "measure_fresh", fresh)
+    names = ["litert", "onnxruntime", "numpy"]
+    found = bench(folders["leaky"], names, seconds=0.01, paced_seconds=0.05, conditions=Conditions(threads=2))
+    assert [entry.facts["threads"] for entry in found.engines] == [2, 2, 1]
+    assert found.conditions.threads == 2
+    assert seen == ["2", "2", "2"]
+    assert "EDGESEQ_THREADS" not in os.environ
 
 
 def test_latency_quantiles_are_in_microseconds() -> None:
@@ -132,7 +212,7 @@ def test_an_emulated_board_shows_no_times(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     emulated = msgspec.structs.replace(read_facts(), machine="aarch64", model="linux,dummy-virt", device_tree=True)
-    monkeypatch.setattr("edgeseq.devices.bench.read_facts", lambda: emulated)
+    monkeypatch.setattr(measure, "read_facts", lambda: emulated)
     arguments = ["bench", str(folders["leaky"]), "--engine", "numpy", "--seconds", "9", "--paced-seconds", "99"]
     assert main([*arguments, "--json"]) == 0
     content = capsys.readouterr().out
@@ -143,8 +223,11 @@ def test_an_emulated_board_shows_no_times(
     assert (entry.tight, entry.tight_ns, entry.fresh.load_ms, entry.fresh.first_call_ms) == (nothing, [], None, None)
     assert entry.paced == Paced(1, nothing, nothing, None, None, [], [])
     assert entry.file_bytes > 0
+    assert (report.moments, report.throttled, report.power, report.energy) == ((), None, None, "none")
+    assert main([*arguments, "--max-p99", "1h"]) == 4
+    assert "--max-p99 cannot be judged on this machine (emulated-functional)" in capsys.readouterr().err
     assert main(arguments) == 0
     _, _, row, why = capsys.readouterr().out.splitlines()
     assert row.split()[:3] == ["numpy", "-", "-"]
-    assert row.split()[5:] == ["-"] * 7
+    assert row.split()[5:] == ["-"] * 8
     assert "this machine is emulated" in why

@@ -82,7 +82,7 @@ def test_nobody_imports_the_room_by_its_folders_name() -> None:
 
 def test_the_room_imports_only_what_a_board_has() -> None:
     allowed = set(sys.stdlib_module_names) | {"numpy", "msgspec", "edgeseq", "onnxruntime"}
-    own = {"errors", "manifest", "folder", "program", "data", "devices", "metrics", "early", "decisions"}
+    own = {"errors", "manifest", "folder", "card", "program", "data", "devices", "metrics", "early", "decisions"}
     drawn = {"jinja2", "matplotlib"}  # inside functions that make a page, which no board does
     found = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.MULTILINE)
     for file in (ROOT / "devices").rglob("*.py"):
@@ -205,7 +205,7 @@ def test_any_error_of_the_system_is_an_error_of_the_input(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "held")
 
-    monkeypatch.setattr(verbs, "check_folder", full)
+    monkeypatch.setattr("edgeseq.devices.check.check_folder", full)
     assert verbs.main(["verify", str(folder), "--json"]) == 2
     said = capsys.readouterr()
     message = "held: No space left on device"
@@ -218,7 +218,7 @@ def test_stream_answers_golden_frames(folder: Path) -> None:
     assert done.returncode == 0
     *changes, last = done.stdout.splitlines()
     assert re.match(r"\s+0\.00 s  (label\d|unknown)  \(\d+ %\)", changes[0])
-    assert last.startswith(f"2000 frames on litert, {len(changes)} changes")
+    assert re.match(rf"2000 frames on (litert|onnxruntime|numpy), {len(changes)} changes", last)
 
 
 def test_stream_reads_csv_from_a_file_and_from_standard_input_alike(folder: Path, tmp_path: Path) -> None:

@@ -152,12 +152,11 @@ def test_an_endless_stream_keeps_a_bounded_number_of_latencies_and_changes(
         seen.append(len(values))
         return percentile(values, *arguments)
 
-    monkeypatch.setattr("edgeseq.devices.stream.KEPT", 7)
-    monkeypatch.setattr("edgeseq.devices.__main__.KEPT", 2)
+    monkeypatch.setattr("edgeseq.devices.stream.KEPT", 2)
     monkeypatch.setattr(np, "percentile", counted)
     assert main(["stream", str(folder), "--speed", "0", "--engine", "numpy", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert seen == [7]
+    assert seen == [2]
     assert document["summary"]["frames"] == 2000
     assert len(document["changes"]) == 2 < document["summary"]["changes"]
 

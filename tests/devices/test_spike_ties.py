@@ -170,6 +170,7 @@ def test_what_an_engine_of_its_own_refuses_goes_to_the_next_one(make_folder, mon
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", same)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("sys.executable", "/no/such/python")  # in a process of its own nobody plays tflite-runtime
     int8, float32 = (make_folder(spiking_program(int8=int8), f"int8{int8}") for int8 in (True, False))
     assert open_engine(float32).name == "tflite-runtime"
     assert available(int8) == ("numpy",)
