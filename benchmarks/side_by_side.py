@@ -35,12 +35,16 @@ def in_turns(calls: Mapping[Key, Call], rounds: int, repeat: int = 1) -> dict[Ke
     return {key: statistics.median(values) for key, values in spent.items()}
 
 
-def write_result(out: Path | None, **found: Any) -> None:
-    """``found`` with machine, provenance and versions as JSON: to the file ``out``, or printed."""
+def described() -> dict[str, Any]:
+    """The machine, what numbers taken on it may be called, and the versions."""
     facts = read_facts()
     machine = f"{facts.model or facts.machine}, {facts.cores} cores, {platform.system()} {facts.machine}"
-    head = {"machine": machine, "provenance": facts.provenance, "versions": {"python": facts.python, **facts.versions}}
-    document = json.dumps({**head, **found}, indent=1)
+    return {"machine": machine, "provenance": facts.provenance, "versions": {"python": facts.python, **facts.versions}}
+
+
+def write_result(out: Path | None, **found: Any) -> None:
+    """``found`` with machine, provenance and versions as JSON: to the file ``out``, or printed."""
+    document = json.dumps({**described(), **found}, indent=1)
     if out:
         out.write_text(document + "\n", encoding="utf-8")
     else:
