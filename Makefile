@@ -15,7 +15,7 @@ INPUTS   := pyproject.toml constraints.txt
 # One thread a process: the models are small, and processes that share cores wait for each other's threads.
 PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo pretrained pretrained-digits test test-slow test-witness postgres lint format clean
+.PHONY: demo pretrained pretrained-digits test test-slow test-witness test-arm postgres sshd lint format clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -57,12 +57,17 @@ pretrained-digits: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "== the fast tests"
-	$(PYTEST) -n 2 -m "not slow and not witness"
+	$(PYTEST) -n 2 -m "not slow and not witness and not arm"
 
 # A server for the tests of a search that several machines share, which are skipped without one. As root, on Debian.
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || \
 	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
+
+# A server for the tests of the link to a board, which are skipped without one. As root, on Debian.
+sshd:
+	@test -x /usr/sbin/sshd || command -v sshd > /dev/null || \
+	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-client openssh-server rsync)
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== the slow tests: a wheel in an environment with the base dependencies, examples, long streams"
@@ -80,6 +85,13 @@ test-witness: $(VENV)-witness/.installed
 	@echo "== our files against those of torch.onnx and litert-torch"
 	OMP_NUM_THREADS=1 $(VENV)-witness/bin/python -m pytest -m witness
 
+# What the boards would run, on ARM processors and whole machines that QEMU stands in for. Sets up what it needs: as root,
+# on Debian, some packages; in .arm, 1.2 GB of root file systems, wheels and a disk, which are kept.
+test-arm: $(VENV)/.installed-dev
+	@echo "== the tests on emulated ARM machines"
+	@$(BIN)/python tests/arm/stand_in.py .arm
+	$(PYTEST) -m arm tests/arm
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,4 +102,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-witness build dist *.egg-info demo demo-quick
+	rm -rf $(VENV) $(VENV)-witness .arm build dist *.egg-info demo demo-quick

@@ -21,6 +21,7 @@ from edgeseq.cli.bench import bench
 from edgeseq.cli.catalogue import datasets, models
 from edgeseq.cli.compress import compress
 from edgeseq.cli.demo import demo
+from edgeseq.cli.devices import devices
 from edgeseq.cli.distill import distill
 from edgeseq.cli.doctor import doctor
 from edgeseq.cli.export import export, verify
@@ -41,7 +42,8 @@ VERBS = {
     "Look": (inspect, models, datasets, doctor),
     "See it all work": (demo,),
 }
-NAMES = tuple(verb.__name__ for verbs in VERBS.values() for verb in verbs)
+GROUPS = {"devices": (devices, "Run and measure it")}  # verbs with verbs of their own, and the panel they stand in
+NAMES = (*(verb.__name__ for verbs in VERBS.values() for verb in verbs), *GROUPS)
 RESUMABLE = ("train", "distill", "prune", "quantize", "compress", "demo")
 INTERRUPTED = 130
 EXIT_CODES = (
@@ -63,6 +65,8 @@ app = typer.Typer(
 for panel, verbs in VERBS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
+for name, (group, panel) in GROUPS.items():
+    app.add_typer(group, name=name, rich_help_panel=panel)
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,7 +106,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _call(arguments: Sequence[str]) -> tuple[int, Any]:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
@@ -111,6 +115,8 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
             warnings.showwarning = _show_warning
             if name and name not in NAMES:
                 raise unknown("verb", name, NAMES)
+            if name in GROUPS:
+                arguments = _within(command.commands[name], name, arguments)
             with command.make_context("edgeseq", list(arguments) or ["--help"]) as context:
                 return 0, command.invoke(context)
     except typer.Exit as ended:
@@ -130,6 +136,18 @@ def _call(arguments: Sequence[str]) -> tuple[int, Any]:
     except Exception as error:
         traceback.print_exc()
         return _failed(type(error).__name__, f"this is a bug of edgeseq: {error}", 1)
+
+
+def _within(group: Any, name: str, arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments of a group: its help where they name no verb of it.
+
+    Raises:
+        InputError: they name one that it does not have.
+    """
+    named = [argument for argument in arguments if not argument.startswith("-")][1:2]
+    if named and named[0] not in group.commands:
+        raise unknown(f"verb of {name}", named[0], group.commands)
+    return arguments if named else [name, "--help"]
 
 
 def _part(name: str) -> str:
