@@ -57,7 +57,8 @@ def board(tmp_path_factory):
     """An environment with edgeseq's wheel, built from a clean copy of the tree, and its base dependencies."""
     folder = tmp_path_factory.mktemp("board")
     tree = folder / "tree"
-    skipped = shutil.ignore_patterns(".venv*", ".git", "*.egg-info", "build", "dist", "demo", "runs", ".*_cache")
+    apart = (".venv*", ".arm", ".git", "*.egg-info", "build", "dist", "demo", "runs", ".*_cache")
+    skipped = shutil.ignore_patterns(*apart)
     shutil.copytree(ROOT, tree, ignore=skipped, symlinks=True)
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", folder, tree)
     run(board_python(), "-m", "venv", folder / "venv")
