@@ -84,4 +84,4 @@ def test_the_committed_rows_are_read_and_say_nothing_of_time_where_nothing_was_t
     monkeypatch.setattr(sys.modules["compression_table"], "RESULTS", SOURCE.parent / "results" / "compression.json")
     rows = compression.read()
     assert len({row.key for row in rows}) == len(rows) > 0
-    assert all(row.seconds is None or row.seconds >= 1 for row in rows)
+    assert all(row.seconds is None or row.seconds >= 0.5 for row in rows)
