@@ -1,4 +1,4 @@
-"""``edgeseq bench``: what folders cost on this machine, side by side."""
+"""``edgeseq bench``: what folders cost, side by side, on this machine and on boards."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgeseq.devices.budget import Budget
     from edgeseq.devices.conditions import Conditions
 
+LOCAL = "local"  # what this machine is called among devices
+BOARDS = "Boards"
 TIMES = (">tight\np50", ">\np99", ">paced\np50", ">\np99")  # microseconds a step
 
 
@@ -59,10 +61,37 @@ def bench(
     max_rss: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Exit with 7 if an engine's memory is larger: 60MB.")
     ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="A name from edgeseq devices, ssh://user@host[:port], or local; may be repeated: side by side.",
+            rich_help_panel=BOARDS,
+        ),
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The interpreter there.", rich_help_panel=BOARDS)
+    ] = None,
+    wheelhouse: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Wheels to install there, for a board without a network.", rich_help_panel=BOARDS
+        ),
+    ] = None,
+    accept_new_host_key: Annotated[
+        bool,
+        typer.Option(
+            "--accept-new-host-key",
+            help="Take and remember a host key that is not known yet.",
+            rich_help_panel=BOARDS,
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the reports, with all raw samples, to this file.")] = None,
     json: Json = False,
 ) -> Document:
-    """Measure folders side by side, tight and at the sensor's rate.
+    """Measure folders side by side, tight and at the sensor's rate: on this machine, or on boards over ssh.
+
+    A board gets edgeseq, a runtime and the folders once, into a place of their own (edgeseq devices remove --clean).
 
     Example: edgeseq bench runs/gru-export runs/lmu-export
     """
@@ -73,6 +102,22 @@ def bench(
     show, clock = Show(json), Clock()
     conditions, budget = parse_conditions(pin, priority, threads), parse_budget(max_p99, max_rss)
     opened = [open_folder(path) for path in folders]
+    if device and set(device) != {LOCAL}:
+        from edgeseq.cli.bench_devices import bench_devices, find_devices
+        from edgeseq.devices.remote.remote_bench import Asked
+
+        engines = tuple(dict.fromkeys(engine or ()))
+        asked = Asked(engines, seconds, paced_seconds, rate, duration, pin, priority, threads)
+        return bench_devices(
+            show,
+            opened,
+            find_devices(device, python, wheelhouse),
+            asked,
+            conditions=conditions,
+            budget=budget,
+            out=out,
+            accept_new=accept_new_host_key,
+        )
     if duration is not None:
         long_run = _bench_long(show, opened, engine, duration, out, rate=rate, seconds=seconds, conditions=conditions)
         reports = [long_run]
@@ -80,29 +125,31 @@ def bench(
         reports = bench_folders(
             show, opened, engine, seconds=seconds, paced_seconds=paced_seconds, rate=rate, conditions=conditions
         )
+    if device:
+        reports = [msgspec.structs.replace(report, device=LOCAL) for report in reports]
     rows = bench_rows(show, opened, reports)
     show_machine(show, reports[0])
     show_bench(show, rows)
     show_said(show, reports)
-    document: Document = {**_shared(reports[0]), "rows": rows}
+    document: Document = {**shared(reports[0]), "rows": rows}
     if out is not None:
         if duration is None:
             write_report(out, {"reports": reports})
         show.wrote(out, out.stat().st_size, clock)
         document["report"] = str(out)
     following = ("inspect", folders[0])
-    _hold(reports, budget, document)
+    hold(reports, budget, document)
     show.next(*following)
     return {**document, "next": typed(*following)}
 
 
-def _shared(report: BenchReport) -> Document:
+def shared(report: BenchReport) -> Document:
     """What the reports of one measurement have in common."""
-    shared = ("provenance", "conditions", "throttled", "resumed")
-    return {"machine": report.facts, **{name: getattr(report, name) for name in shared}}
+    names = ("provenance", "conditions", "throttled", "resumed")
+    return {"machine": report.facts, **{name: getattr(report, name) for name in names}}
 
 
-def _hold(reports: Sequence[BenchReport], budget: Budget, document: Document) -> None:
+def hold(reports: Sequence[BenchReport], budget: Budget, document: Document) -> None:
     """Hold the reports to a budget, after all has been written and shown.
 
     Raises:
@@ -172,18 +219,20 @@ def bench_rows(show: Show, folders: Sequence[Folder], reports: Sequence[BenchRep
     """One row for each folder and engine: what the table shows, without the raw samples."""
     from edgeseq.cli.accuracy import accuracies
 
-    found = [
-        accuracies(show, folder, [entry.engine for entry in report.engines])
-        for folder, report in zip(folders, reports, strict=True)
-    ]
+    engines: dict[Path, dict[str, None]] = {}  # a folder that several devices measured is scored once
+    for folder, report in zip(folders, reports, strict=True):
+        engines.setdefault(folder.path, {}).update(dict.fromkeys(entry.engine for entry in report.engines))
+    found = {folder.path: folder for folder in folders}
+    right = {path: accuracies(show, found[path], list(names)) for path, names in engines.items()}
     return [
         {
+            "device": report.device,
             "name": report.name,
             "family": report.family,
             "engine": entry.engine,
             "file": entry.file,
             "file_bytes": entry.file_bytes,
-            **right[entry.engine],
+            **right[folder.path][entry.engine],
             "rate": report.rate,
             "tight_us": msgspec.to_builtins(entry.tight),
             "paced_us": msgspec.to_builtins(entry.paced.call),
@@ -196,7 +245,7 @@ def bench_rows(show: Show, folders: Sequence[Folder], reports: Sequence[BenchRep
             "first_call_ms": entry.fresh.first_call_ms,
             "peak_rss_bytes": entry.fresh.peak_rss_bytes,
         }
-        for right, report in zip(found, reports, strict=True)
+        for folder, report in zip(folders, reports, strict=True)
         for entry in report.engines
     ]
 

@@ -119,8 +119,14 @@ def probe(
 
 
 @devices.command()
-def remove(name: Annotated[str, typer.Argument(help="What it is called.")], json: Json = False) -> Document:
-    """Take a board out of devices.toml. Nothing is done to the board.
+def remove(
+    name: Annotated[str, typer.Argument(help="What it is called.")],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="First remove from the board all that edgeseq bench put there.")
+    ] = False,
+    json: Json = False,
+) -> Document:
+    """Take a board out of devices.toml. Nothing is done to the board without --clean.
 
     Example: edgeseq devices remove kitchen
     """
@@ -128,11 +134,32 @@ def remove(name: Annotated[str, typer.Argument(help="What it is called.")], json
 
     show = Show(json)
     file = inventory_file()
+    cleaned = _cleaned(show, name) if clean else None
     device, comments_kept = remove_device(name, file)
     show.line(f"removed {name} ({device.url}) from {file}", "green")
     if not comments_kept:
         show.warn(f"{file} was written anew: its comments are gone")
-    return {"name": name, **_entry(device), "file": str(file), "comments_kept": comments_kept}
+    return {"name": name, **_entry(device), "file": str(file), "comments_kept": comments_kept, "cleaned": cleaned}
+
+
+def _cleaned(show: Show, name: str) -> str | None:
+    """Remove what was put on a board; returns where it lay there.
+
+    Raises:
+        DeviceUnreachable: it does not answer.
+    """
+    from edgeseq.devices.remote.deploy import clean
+    from edgeseq.devices.remote.inventory import find_device
+    from edgeseq.devices.remote.ssh import connect
+    from edgeseq.devices.remote.target import Ssh
+
+    device = find_device(name)
+    if not isinstance(device.target, Ssh):
+        return None
+    with connect(device.target, device.accept_new_host_key, name=name) as link:
+        place = clean(link)
+    show.line(f"removed {place} from {name}", "green")
+    return place
 
 
 def _entry(device: msgspec.Struct) -> Document:

@@ -1,0 +1,225 @@
+"""``edgeseq bench --device``: the same measurement on boards, side by side, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from edgeseq.cli.bench import bench_folders, bench_rows, hold, shared, show_bench, show_machine, show_said
+from edgeseq.cli.output import Clock, Document, Failed, Show, typed
+from edgeseq.devices.engines import ENGINES
+from edgeseq.devices.remote.inventory import Device, find_device
+from edgeseq.devices.remote.target import LOCAL
+from edgeseq.errors import EdgeseqError, InputError, unknown
+from edgeseq.folder import GOLDEN_NAME, Folder
+
+if TYPE_CHECKING:
+    from edgeseq.devices.bench import BenchReport
+    from edgeseq.devices.budget import Budget
+    from edgeseq.devices.conditions import Conditions
+    from edgeseq.devices.remote.remote_bench import Asked
+
+
+@dataclass
+class Outcome:
+    """What devices came to: reports and notes of those that measured, and the errors of the others."""
+
+    reports: dict[str, list[BenchReport]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, EdgeseqError] = field(default_factory=dict)
+
+
+def find_devices(names: Sequence[str], python: str | None, wheelhouse: Path | None) -> dict[str, Device]:
+    """The devices by what the user calls them, with the interpreter and the wheelhouse that were given for all.
+
+    Raises:
+        InputError: one that is not known, or two that are the same machine.
+    """
+    given = {"python": python, "wheelhouse": str(wheelhouse.absolute()) if wheelhouse else None}
+    changes = {name: value for name, value in given.items() if value is not None}
+    found: dict[str, Device] = {}
+    for name in dict.fromkeys(names):
+        device = find_device(name)
+        for other, known in found.items():
+            if known.target == device.target:
+                raise InputError(f"{other} and {name} are the same device ({device.url}): name it once")
+        found[name] = msgspec.structs.replace(device, **changes)
+    return found
+
+
+def bench_devices(
+    show: Show,
+    folders: Sequence[Folder],
+    devices: Mapping[str, Device],
+    asked: Asked,
+    *,
+    conditions: Conditions,
+    budget: Budget,
+    out: Path | None,
+    accept_new: bool,
+) -> Document:
+    """Measure on all devices, show and write what they found, and return it.
+
+    Raises:
+        Failed: a device failed, after the others' reports were written; or a budget was missed. Carries the document.
+    """
+    clock = Clock()
+    _check(folders, devices, asked, out)
+    outcome = _measure(show, folders, devices, asked, conditions, accept_new)
+    reports = [report for name in devices for report in outcome.reports.get(name, [])]
+    if out is not None and reports:  # first of all: boards have worked for it
+        from edgeseq.devices.bench import write_report
+
+        write_report(out, {"reports": reports})
+    document = _show(show, folders, devices, outcome)
+    if out is not None and reports:
+        show.wrote(out, out.stat().st_size, clock)
+        document["report"] = str(out)
+    _finish(show, outcome, len(devices), reports, budget, document)
+    following: tuple[str | Path, ...] = ("inspect", folders[0].path)
+    if out is not None:
+        following = ("report", *(folder.path for folder in folders), "--bench", out, "--out", "report")
+    show.next(*following)
+    return {**document, "next": typed(*following)}
+
+
+def _check(folders: Sequence[Folder], devices: Mapping[str, Device], asked: Asked, out: Path | None) -> None:
+    """Refuse what no board could measure, before minutes are spent on finding out."""
+    for engine in asked.engines:
+        if engine not in ENGINES:
+            raise unknown("engine", engine, ENGINES)
+    for folder in folders:
+        folder.file(GOLDEN_NAME)
+    if asked.duration is not None:
+        from edgeseq.devices.budget import parse_duration
+        from edgeseq.devices.endless import check_long
+
+        parse_duration(asked.duration, "--duration")
+        check_long(folders, asked.engines, out)
+        if LOCAL in devices:
+            raise InputError(f"--duration on {LOCAL} is a command of its own: leave it out here, or the others there")
+
+
+def _measure(
+    show: Show,
+    folders: Sequence[Folder],
+    devices: Mapping[str, Device],
+    asked: Asked,
+    conditions: Conditions,
+    accept_new: bool,
+) -> Outcome:
+    """Boards side by side; this machine after them, so that sending and waiting is not among its numbers."""
+    from edgeseq.devices.remote.remote_bench import Benched, Boards
+
+    outcome = Outcome()
+    boards = {name: device for name, device in devices.items() if name != LOCAL}
+    with _steps(show, boards) as say:
+        found = Boards(boards, folders, asked, accept_new, say).bench()
+    for name, benched in found.items():
+        if isinstance(benched, Benched):
+            outcome.reports[name], outcome.notes[name] = benched.reports, benched.notes
+        else:
+            outcome.failed[name] = benched
+    if LOCAL in devices:
+        try:
+            reports = bench_folders(
+                show,
+                folders,
+                asked.engines,
+                seconds=asked.seconds,
+                paced_seconds=asked.paced_seconds,
+                rate=asked.rate,
+                conditions=conditions,
+            )
+            outcome.reports[LOCAL] = [msgspec.structs.replace(report, device=LOCAL) for report in reports]
+        except EdgeseqError as error:
+            outcome.failed[LOCAL] = error
+    return outcome
+
+
+@contextmanager
+def _steps(show: Show, names: Mapping[str, object]) -> Iterator[Callable[[str, str], object]]:
+    """Where each device's step is shown: in a line of its own that changes, or, on no terminal, a line for each."""
+    if not show.notes.is_terminal:
+        yield lambda name, step: show.note(f"{name}: {step}")
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[step]}"))
+    with Progress(*columns, console=show.notes, transient=True) as progress:
+        lines = {name: progress.add_task(name, total=None, step="") for name in names}
+        yield lambda name, step: progress.update(lines[name], step=step)
+
+
+def _show(show: Show, folders: Sequence[Folder], devices: Mapping[str, Device], outcome: Outcome) -> Document:
+    """Show each device's numbers, and all of them in one table; the document of both."""
+    measured = {name: outcome.reports[name] for name in devices if name in outcome.reports}
+    pairs = [(folder, report) for found in measured.values() for folder, report in zip(folders, found, strict=True)]
+    rows = bench_rows(show, [folder for folder, _ in pairs], [report for _, report in pairs])
+    documents: Document = {}
+    for name, device in devices.items():
+        documents[name] = {"url": device.url}
+        show.line(name, "bold")
+        if name in outcome.failed:
+            error = outcome.failed[name]
+            show.line(f"FAILED: {error}", "red")
+            documents[name]["error"] = {
+                "type": type(error).__name__,
+                "message": str(error),
+                "exit_code": error.exit_code,
+            }
+        else:
+            own = [row for row in rows if row["device"] == name]
+            show_machine(show, measured[name][0])
+            show_bench(show, own)
+            show_said(show, measured[name])
+            notes = outcome.notes.get(name, [])
+            for note in notes:
+                show.text(note)
+            documents[name] |= {**shared(measured[name][0]), "notes": notes}
+        show.line()
+    if len(devices) > 1:
+        show.table(["device", "model", "engine", ">paced\np50", ">\np99", ">late", ">MB"], _compared(devices, rows))
+    if set(measured) - {LOCAL} and any(row["accuracy_source"] == "measured" for row in rows):
+        show.text("Accuracies were measured in this machine's engines; the files were checked on each board.")
+    return {"devices": documents, "rows": rows}
+
+
+def _compared(devices: Mapping[str, Device], rows: Sequence[Document]) -> Iterator[list[str]]:
+    """The paced numbers of all devices, in microseconds, and the memory."""
+    for name in devices:
+        own = [row for row in rows if row["device"] == name]
+        if not own:
+            yield [name, "FAILED", *["-"] * 5]
+        for row in own:
+            paced, late, memory = row["paced_us"], row["deadline_misses"], row["peak_rss_bytes"]
+            times = ["-" if paced[key] is None else f"{paced[key]:.0f}" for key in ("p50", "p99")]
+            rest = ["-" if late is None else f"{late}", "-" if memory is None else f"{memory / 1e6:.1f}"]
+            yield [name, row["name"], row["engine"], *times, *rest]
+
+
+def _finish(
+    show: Show, outcome: Outcome, count: int, reports: Sequence[BenchReport], budget: Budget, document: Document
+) -> None:
+    """Raise what ends the command: a device's failure ahead of a missed budget, which is then said."""
+    failed = list(outcome.failed.values())
+    try:
+        hold(reports, budget, document)
+    except Failed as missed:
+        if not failed:
+            raise
+        show.warn(str(missed.error))
+    if not failed:
+        return
+    if count == 1:
+        raise Failed(failed[0], document)
+    from edgeseq.devices.remote.remote_bench import error_of
+
+    codes = {error.exit_code for error in failed}
+    code = codes.pop() if len(codes) == 1 else 6
+    names = ", ".join(outcome.failed)
+    raise Failed(error_of(code, f"{len(failed)} of {count} devices failed: {names}"), document)
