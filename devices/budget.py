@@ -70,28 +70,47 @@ def require(reports: Iterable[BenchReport], budget: Budget) -> None:
         BudgetMissed: naming each engine that is over it, the value and the limit.
         Unsupported: a value that the budget limits could not be measured here.
     """
-    missed = [said for report in reports for entry in report.engines for said in _missed(report, entry, budget)]
+    entries = [(report, entry) for report in reports for entry in report.engines]
+    missed = [said for report, entry in entries for said in _missed(report, entry, budget)]
     if missed:
         raise BudgetMissed(f"over the budget: {'; '.join(missed)}")
+    unknown = next((said for report, entry in entries for said in _unknown(report, entry, budget)), None)
+    if unknown is not None:
+        raise Unsupported(unknown)
 
 
 def _missed(report: BenchReport, entry: EngineReport, budget: Budget) -> Iterator[str]:
-    who = f"{report.name} in {entry.engine}"
+    for what, option, value, limit, factor, unit in _limited(report, entry, budget):
+        if value is not None and value > limit:
+            allowed = f"{option} allows {factor * limit:,.1f} {unit}"
+            yield f"{_who(report, entry)}: {what} {factor * value:,.1f} {unit}, {allowed}"
+
+
+def _unknown(report: BenchReport, entry: EngineReport, budget: Budget) -> Iterator[str]:
+    for what, option, value, *_ in _limited(report, entry, budget):
+        if value is None:
+            yield (
+                f"{_who(report, entry)}: {option} cannot be judged on this machine ({report.provenance}), which has no "
+                f"{what}: leave it out, or measure on a board"
+            )
+
+
+def _who(report: BenchReport, entry: EngineReport) -> str:
+    return f"{report.name} in {entry.engine}{f' on {report.device}' if report.device else ''}"
+
+
+Limited = tuple[str, str, float | None, float, float, str]  # what, option, value, limit, factor and unit it is shown by
+
+
+def _limited(report: BenchReport, entry: EngineReport, budget: Budget) -> Iterator[Limited]:
     rss = max((bytes_ for bytes_ in (entry.fresh.peak_rss_bytes, _long_rss(report)) if bytes_), default=None)
     limits = (
         ("paced p99", "--max-p99", entry.paced.call.p99, budget.max_p99_us, 1.0, "us"),
         ("peak resident memory", "--max-rss", rss, budget.max_rss_bytes, 1e-6, "MB"),
     )
     for what, option, value, limit, factor, unit in limits:
-        if limit is None:
-            continue
-        if value is None:
-            raise Unsupported(
-                f"{who}: {option} cannot be judged on this machine ({report.provenance}), which has no {what}: "
-                "leave it out, or measure on a board"
-            )
-        if value > limit:
-            yield f"{who}: {what} {factor * value:,.1f} {unit}, {option} allows {factor * limit:,.1f} {unit}"
+        if limit is not None:
+            yield what, option, value, limit, factor, unit
 
 
 def _long_rss(report: BenchReport) -> int | None:

@@ -18,6 +18,7 @@ from edgeseq.devices.session import Session
 from edgeseq.errors import EdgeseqError
 
 CALLS = 100
+TIMEOUT = 600.0  # seconds: an engine that hangs must not hang the bench
 
 
 class Fresh(msgspec.Struct, frozen=True):
@@ -40,7 +41,7 @@ def measure_fresh(folder: Path, engine: str) -> Fresh:
     from edgeseq.devices.engines.apart import run_apart  # here: the process that is measured needs neither
     from edgeseq.devices.engines.diagnosis import why_it_died
 
-    ended = run_apart(__name__, str(folder.resolve()), engine)
+    ended = run_apart(__name__, str(folder.resolve()), engine, timeout=TIMEOUT)
     if ended.code == 0:
         try:
             return msgspec.json.decode(ended.output.splitlines()[-1], type=Fresh)

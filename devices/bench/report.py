@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -130,16 +131,25 @@ class BenchReport(msgspec.Struct, frozen=True):
 def write_report(out: Path, document: object, *, sync: bool = False) -> None:
     """Write a report, or several in a document, as JSON; with ``sync`` it is on the disk when this returns.
 
+    It takes its name when it is whole: what was there before stays until then.
+
     Raises:
         InputError: it cannot be written.
     """
+    named = out.is_file() or not out.exists()  # and no pipe or device, whose name nothing else can take
+    staging = out.with_name(f"{out.name}.new") if named else out
     try:
-        with out.open("wb") as file:
+        with staging.open("wb") as file:
             file.write(msgspec.json.encode(document) + b"\n")
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
+        if named:
+            staging.replace(out)
     except OSError as error:
+        if named:
+            with suppress(OSError):
+                staging.unlink()
         raise InputError(f"{out} cannot be written: {error.strerror}") from None
 
 

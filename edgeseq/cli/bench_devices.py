@@ -149,7 +149,11 @@ def _steps(show: Show, names: Mapping[str, object]) -> Iterator[Callable[[str, s
     if not show.notes.is_terminal:
         yield lambda name, step: show.note(f"{name}: {step}")
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[step]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[step]}", markup=False),
+    )
     with Progress(*columns, console=show.notes, transient=True) as progress:
         lines = {name: progress.add_task(name, total=None, step="") for name in names}
         yield lambda name, step: progress.update(lines[name], step=step)

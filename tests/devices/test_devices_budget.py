@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseq.devices.__main__ import main
-from edgeseq.devices.bench import BenchReport, bench
+from edgeseq.devices.bench import BenchReport, bench, write_report
 from edgeseq.devices.budget import Budget, parse_budget, parse_duration, parse_size, require
 from edgeseq.errors import BudgetMissed, InputError, Unsupported
 
@@ -96,6 +98,32 @@ def test_a_missed_size_names_both_engines(report: BenchReport) -> None:
 def test_a_value_that_nobody_measured_cannot_keep_a_budget(report: BenchReport) -> None:
     with pytest.raises(Unsupported, match="leaky in litert: --max-p99 cannot be judged on this machine"):
         require([with_p99(report, None, 1.0)], parse_budget("1h"))
+
+
+def test_a_missed_budget_is_told_beside_a_value_that_nobody_measured(report: BenchReport) -> None:
+    emulated = msgspec.structs.replace(with_p99(report, None, None), device="emulated")
+    slow = msgspec.structs.replace(with_p99(report, 2310.0, 1.0), device="pi")
+    with pytest.raises(BudgetMissed, match=r"leaky in litert on pi: paced p99 2,310\.0 us"):
+        require([emulated, slow], parse_budget("2ms"))
+    with pytest.raises(Unsupported, match="leaky in litert on emulated"):
+        require([emulated], parse_budget("2ms"))
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    write_report(out, {"reports": []}, sync=True)
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from edgeseq.devices.bench import write_report\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "write_report(Path(sys.argv[1]), {'reports': ['x' * 1000]})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=False)
+    assert "cannot be written: File too large" in done.stderr
+    assert out.read_bytes() == b'{"reports":[]}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["bench.json"]
 
 
 def test_a_missed_budget_comes_after_the_report(
