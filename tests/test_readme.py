@@ -50,6 +50,20 @@ def test_the_overhead_table_is_that_of_the_recorded_run():
         assert f"| {shown} | {ratios['student-export']} | {ratios['student-int8-export']} |" in README
 
 
+def test_what_the_process_takes_and_a_day_of_steps_are_those_of_the_recorded_runs():
+    text = " ".join(README.split())
+    (process,) = [stream for stream in results("device_process.json")["streams"] if stream["engine"] == "litert"]
+    assert f"first answer {process['first_answer_ms']:.0f} ms after the process starts" in text
+    assert f"keeps {process['rss_mb']:.1f} MB resident" in text
+    days = results("long_run.json")
+    assert {(day["precision"], day["steps"]) for day in days} == {("int8", 4_320_000), ("fp32", 4_320_000)}
+    assert f"its memory stays within {max(day['growth'] for day in days) / 1e6:.2f} MB" in text
+    assert [day["different"] for day in days if day["precision"] == "int8"] == [0]
+    (drift,) = [day["drift"] for day in days if day["precision"] == "fp32"]
+    assert f"float32 ones torch's to {drift:.1e}" in text
+    assert all(day["restored_different"] == 0 for day in days)
+
+
 def test_the_compression_table_and_the_demos_sentence_are_those_of_the_recorded_runs():
     rows = results("compression.json")
 
