@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
 import pytest
 
-from edgeseq.cli import app as application
 from edgeseq.devices.remote.inventory import FILE_VARIABLE, Device, add_device
 from edgeseq.devices.remote.ssh import CONFIG_VARIABLE
+
+from ..command_line import call
 
 pytestmark = pytest.mark.arm
 SHORT = ("--engine", "litert", "--seconds", "0.05", "--paced-seconds", "0.1")
@@ -19,10 +18,8 @@ SHORT = ("--engine", "litert", "--seconds", "0.05", "--paced-seconds", "0.1")
 
 def edgeseq(*arguments: object) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = application.run([str(argument) for argument in arguments])
-    return code, out.getvalue(), err.getvalue()
+    done = call(*arguments)
+    return done.code, done.out, done.err
 
 
 @pytest.fixture

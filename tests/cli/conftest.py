@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeseq.cli import app as application
 from edgeseq.devices import check
 from edgeseq.export import stage
+
+from ..command_line import Done, call
 
 RATE = 50
 SUBJECTS = 5
@@ -27,34 +23,7 @@ FEW_FRAMES = 250
 TINY = ("rounds=2", "steps=3", "batch=4", "crop=2", "model.hidden=8")
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Standard output, which must be one JSON document and nothing else."""
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        assert self.out.count("\n") == 1
-        return found
-
-
 Edgeseq = Callable[..., Done]
-
-
-def call(*arguments: object, stdin: str = "") -> Done:
-    """A command in this process: without the second that a new one takes to import torch."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "stdin", io.StringIO(stdin))
-        patch.delenv("FORCE_COLOR", raising=False)
-        code = application.run([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 def run(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeseq.devices.remote.inventory import FILE_VARIABLE
 from edgeseq.devices.remote.ssh import CONFIG_VARIABLE, Link, connect
 from edgeseq.devices.remote.target import Ssh
 
@@ -176,6 +177,13 @@ def put_tool(place: Path, name: str, script: str) -> None:
     (place / name).unlink(missing_ok=True)
     (place / name).write_text(f"#!/bin/sh\n{script}\n")
     (place / name).chmod(0o755)
+
+
+@pytest.fixture(autouse=True)
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the user's devices: not that of who runs the tests."""
+    monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "devices.toml"))
+    return tmp_path / "devices.toml"
 
 
 @pytest.fixture(scope="session")

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from edgeseq.cli import app as application
 from edgeseq.devices.remote.diagnosis import ACCEPT_FLAG
-from edgeseq.devices.remote.inventory import FILE_VARIABLE
 
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        assert self.out.count("\n") == 1
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
+from ...command_line import Done, call
 
 
 def devices(*arguments: object) -> Done:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = application.run(["devices", *map(str, arguments)])
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(autouse=True)
-def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "devices.toml"))
-    return tmp_path / "devices.toml"
+    return call("devices", *arguments)
 
 
 def test_a_board_is_added_listed_and_removed(inventory, tmp_path):

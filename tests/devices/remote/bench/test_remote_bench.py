@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from edgeseq.cli import app as application
-from edgeseq.devices.remote.inventory import FILE_VARIABLE, Device, add_device
+from edgeseq.devices.remote.inventory import Device, add_device
 from edgeseq.devices.remote.remote_bench import Asked, bench_board
 from edgeseq.devices.remote.ssh import connect
 from edgeseq.errors import DeviceUnreachable, InputError
 from edgeseq.folder import open_folder
 
+from ....command_line import call as edgeseq
 from ..conftest import free_port, is_running, wait_until
 from .conftest import DATA, MODEL, nothing_runs
 
 pytestmark = pytest.mark.slow
 SHORT = ("--engine", "litert", "--seconds", "0.02", "--paced-seconds", "0.1")
 ASKED = Asked(engines=("litert",), seconds=0.02, paced_seconds=0.1)
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        assert self.out.count("\n") == 1
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
-
-
-def edgeseq(*arguments: object) -> Done:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = application.run([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(autouse=True)
-def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "devices.toml"))
-    return tmp_path / "devices.toml"
 
 
 @pytest.fixture
