@@ -54,11 +54,12 @@ class Session:
         """Open a folder with the engine of that name, or the one that is chosen for it here.
 
         Without a name it is the one that EDGESEQ_ENGINE names, or the fastest of those that work: that is measured,
-        which takes a second or more, when this machine opens the folder for the first time.
+        which takes a second or more, when this machine opens the folder for the first time. An engine that is named is
+        tried in a process of its own, which it may take down with it, when this machine opens it for the first time.
 
         Raises:
             InputError: not a model folder, damaged, or not exported; an unknown engine.
-            MissingDependency: the named engine is not installed, or none works here.
+            MissingDependency: the named engine is not installed or its runtime crashes here, or none works.
             Unsupported: the folder lacks the file that the named engine runs.
             GateFailed: a file's tensors are not those of the manifest.
         """

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from edgeseq.devices.engines.base import Engine, MissingRuntime
+from edgeseq.devices.engines.base import Engine, MissingRuntime, NoRuntime
 from edgeseq.errors import MissingDependency, Unsupported, unknown
 from edgeseq.folder import MODEL_FILES, Folder, open_folder
 from edgeseq.program.graph import JSON_NAME
 
-__all__ = ["ENGINES", "Engine", "EngineKind", "MissingRuntime", "as_folder", "available", "open_all", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineKind",
+    "MissingRuntime",
+    "as_folder",
+    "available",
+    "open_all",
+    "open_engine",
+    "open_here",
+]
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,27 @@ def as_folder(folder: str | Path | Folder) -> Folder:
 def open_engine(folder: str | Path | Folder, name: str | None = None) -> Engine:
     """The engine of that name; without one that which EDGESEQ_ENGINE names, or which was chosen for this folder here.
 
-    The choice is made by measuring, which takes a second or more once, and remembered (:mod:`~.engines.choice`).
+    No runtime is loaded here that was never tried on this machine: that is done in a process of its own first, which it
+    may take down with it. The choice is made by measuring. Both take a second or more once, and are remembered
+    (:mod:`~.engines.choice`).
 
     Raises:
         InputError: no such engine, the folder is not exported, or its file cannot be read.
-        MissingDependency: the named engine's runtime is not installed or does not work here; or none does.
+        MissingDependency: the named engine's runtime is not installed or does not work here, or crashed where it was
+            tried; or none works.
         Unsupported: the folder lacks the file that the named engine runs, or the engine cannot run it, or not rightly.
         GateFailed: the file is not the manifest's model.
     """
     folder = as_folder(folder)
-    if name is not None:
-        return _open(folder, name)
-    from edgeseq.devices.engines.choice import open_chosen  # here: it imports this module
+    from edgeseq.devices.engines.choice import deadly, open_chosen  # here: it imports this module
 
-    return open_chosen(folder)
+    if name is None:
+        return open_chosen(folder)
+    _kind(folder, name)
+    refused = deadly(folder, [name])
+    if refused:
+        raise NoRuntime(f"opening {folder.path} with engine {name}", refused.values())
+    return open_here(folder, name)
 
 
 def available(folder: str | Path | Folder) -> tuple[str, ...]:
@@ -86,18 +103,19 @@ def available(folder: str | Path | Folder) -> tuple[str, ...]:
 def open_all(folder: str | Path | Folder) -> tuple[list[Engine], dict[str, str]]:
     """The engines that :func:`available` names, opened; and why each of the other automatic ones did not open.
 
-    One that was never tried on this machine is tried in a process of its own first, which it may take down with it.
+    Each is tried first where it must be, as by :func:`open_engine`.
     """
     from edgeseq.devices.engines.choice import deadly  # here: it imports this module
 
     folder = as_folder(folder)
     found: list[Engine] = []
-    refused = deadly(folder)
-    for name in candidates(folder):
+    names = candidates(folder)
+    refused = deadly(folder, names)
+    for name in names:
         if name in refused:
             continue
         try:
-            found.append(_open(folder, name))
+            found.append(open_here(folder, name))
         except (MissingDependency, Unsupported) as error:
             refused[name] = str(error)
     return found, refused
@@ -108,7 +126,26 @@ def candidates(folder: Folder) -> list[str]:
     return [name for name, kind in ENGINES.items() if kind.automatic and kind.file in folder.manifest.files]
 
 
-def _open(folder: Folder, name: str) -> Engine:
+def open_here(folder: Folder, name: str) -> Engine:
+    """The engine of that name, untried: this process dies where its runtime does.
+
+    Raises:
+        EdgeseqError: as :func:`open_engine` does.
+    """
+    kind = _kind(folder, name)
+    if not kind.exact:
+        _refuse_rounded_neurons(folder, name)
+    engine: Engine = getattr(import_module(kind.module), kind.opener)(folder)
+    return engine
+
+
+def _kind(folder: Folder, name: str) -> EngineKind:
+    """The line of the table for an engine that the folder has a file for.
+
+    Raises:
+        InputError: no such engine.
+        Unsupported: the folder lacks the file.
+    """
     kind = ENGINES.get(name)
     if kind is None:
         raise unknown("engine", name, ENGINES)
@@ -116,10 +153,7 @@ def _open(folder: Folder, name: str) -> Engine:
         able = [other for other, entry in ENGINES.items() if entry.file in folder.manifest.files]
         mend = f"engines for what it holds: {', '.join(able)}" if able else f"run {folder.how_to_export}"
         raise Unsupported(f"{folder.path} holds no {kind.file}, which engine {name} runs; {mend}")
-    if not kind.exact:
-        _refuse_rounded_neurons(folder, name)
-    engine: Engine = getattr(import_module(kind.module), kind.opener)(folder)
-    return engine
+    return kind
 
 
 def _refuse_rounded_neurons(folder: Folder, name: str) -> None:

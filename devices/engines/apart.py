@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+_APART = "EDGESEQ_APART"  # of the environment of a process that may die
+_CRASHES = ("SIGILL", "SIGTRAP", "SIGFPE", "SIGBUS", "SIGSEGV")
 
 # With -c as with -m, Python looks for modules in the current directory first, and that may be a model folder: data of
 # somebody else, with a numpy.py in it. What edgeseq was loaded from here comes last, for one that is not installed.
@@ -24,6 +27,15 @@ class Ended:
     errors: str
 
     @property
+    def crashed(self) -> bool:
+        """Whether it ended by its own doing, and would again. An abort may be that, or a want of memory."""
+        import signal
+
+        if self.code is None or self.code >= 0:
+            return self.code is not None and self.code > 255  # what Windows calls a signal
+        return -self.code in [getattr(signal, name, None) for name in _CRASHES]
+
+    @property
     def last_line(self) -> str:
         """The last line that it wrote, on standard error if it wrote there."""
         return (self.errors.strip() or self.output.strip() or "nothing").splitlines()[-1]
@@ -35,6 +47,8 @@ def run_apart(module: str, *arguments: str, timeout: float | None = None) -> End
     Raises:
         OSError: no process can be started.
     """
+    import subprocess  # here: who only asks whether this process is one needs none
+
     root = Path(__file__).absolute().parents[3]  # not resolved: this room is a link in the package
     command = [sys.executable, "-c", _START, module, *arguments, str(root)]
     try:
@@ -46,10 +60,16 @@ def run_apart(module: str, *arguments: str, timeout: float | None = None) -> End
             errors="replace",
             timeout=timeout,
             check=False,
+            env={**os.environ, _APART: "1"},
         )
     except subprocess.TimeoutExpired:
         return Ended(None, "", "")
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def is_apart() -> bool:
+    """Whether :func:`run_apart` started this process, which may die of an engine: it opens any as it is."""
+    return _APART in os.environ
 
 
 def leave_no_core() -> None:

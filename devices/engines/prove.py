@@ -36,7 +36,8 @@ class Proven(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``reason``: why it does not work; ``runtime``: which one does, and its version. ``p50_us``: the median step in
     microseconds, where it was timed. ``deadly``: opening it ends a process, or never ends. ``fault``: the exit code of
-    an error that is the folder's and not the engine's.
+    an error that is the folder's and not the engine's. ``passing``: the process ended before it could say anything, and
+    not by a crash: time was up, or the system ended it. Another time it may work.
     """
 
     engine: str
@@ -46,6 +47,7 @@ class Proven(msgspec.Struct, frozen=True, omit_defaults=True):
     runtime: str = ""
     deadly: bool = False
     fault: int | None = None
+    passing: bool = False
 
 
 def prove(
@@ -99,9 +101,9 @@ def _apart(
             return msgspec.json.decode(ended.output.splitlines()[-1], type=tuple[Proven, ...])
         except (IndexError, msgspec.MsgspecError):
             pass  # it ended well and said nothing of use, which is a failure too
-    deadly = ended.code is None or not 0 <= ended.code <= 255
+    deadly = ended.crashed or ended.code is None or ended.code < 0
     reason = why_it_died(ENGINES[engines[0]].package, ended, facts)
-    return tuple(Proven(engine, False, reason, deadly=deadly) for engine in engines)
+    return tuple(Proven(engine, False, reason, deadly=deadly, passing=not ended.crashed) for engine in engines)
 
 
 def main(path: str, timed: str, *engines: str) -> None:

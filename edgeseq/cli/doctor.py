@@ -45,6 +45,7 @@ def doctor(
     Example: edgeseq doctor
     """
     from edgeseq.devices.board.words import lines
+    from edgeseq.devices.engines import candidates
     from edgeseq.devices.engines.choice import remember
     from edgeseq.devices.facts import read_facts
     from edgeseq.folder import open_folder
@@ -69,7 +70,7 @@ def doctor(
         opened = open_folder(folder)
         opened.file(JSON_NAME)  # says how to export where that was not done
         engines, choice = _try_engines(show, opened, facts)
-        remember(opened, choice)
+        remember(opened, choice, [found for name, found in engines.items() if name not in candidates(opened)])
     can_train = bool(packages["torch"])
     following = ("demo", "har") if can_train else ("models",)
     working = [name for name, found in engines.items() if found.works]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgeseq
 from edgeseq.devices.engines import available, choice, open_all, open_engine
 from edgeseq.devices.engines.choice import Choice, choose, machine_here, measure, memory_file, remember
 from edgeseq.devices.engines.prove import Proven
@@ -24,7 +25,10 @@ from edgeseq.errors import GateFailed, InputError, MissingDependency
 from edgeseq.folder import Folder, open_folder
 from edgeseq.program import Program
 
-DEADLY = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
+KILLED = "import os, signal\nos.kill(os.getpid(), signal.{})\n"
+DEADLY = KILLED.format("SIGILL")
+STARVED = KILLED.format("SIGKILL")
+OPEN = "import sys\nfrom edgeseq.devices.engines import open_engine\nprint(open_engine(*sys.argv[1:]).name)\n"
 Fakes = Callable[..., dict[str, str]]
 
 
@@ -51,6 +55,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(choice, "measure", fast)
     return measured
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which engines were tried in a process of their own, each with its folder; all of them work."""
+    done: list[str] = []
+
+    def fast(folder: Folder, name: str, **_: object) -> Proven:
+        done.append(f"{folder.path.name} {name}")
+        return Proven(name, True, runtime=f"{name} 1")
+
+    monkeypatch.setattr(choice, "prove", fast)
+    return done
 
 
 @pytest.fixture
@@ -126,14 +143,34 @@ def test_another_folder_or_machine_is_measured_anew(
     assert counted == ["leaky", "gated", "leaky"]
 
 
-def test_a_machine_is_told_by_its_processor_python_and_runtimes() -> None:
-    processor, threads, python_, *packages = machine_here().split(", ")
+def test_a_machine_is_told_by_its_processor_library_python_and_runtimes() -> None:
+    processor, threads, library, python_, own, *packages = machine_here().split(", ")
     assert threads == "threads 1"
     assert processor.startswith(f"{os.uname().machine} processor ")
-    assert python_ == f"cpython {'.'.join(map(str, sys.version_info[:3]))}"
+    assert library == os.confstr("CS_GNU_LIBC_VERSION")
+    assert python_ == f"cpython {'.'.join(map(str, sys.version_info[:3]))} of 64 bits"
+    assert own == f"edgeseq-{edgeseq.__version__}"
     assert packages[2:] == ["no tflite-runtime", f"numpy-{np.__version__}"]
     assert packages[0].startswith("ai_edge_litert-2.")
     assert packages[1].startswith("onnxruntime-1.")
+
+
+def test_what_was_chosen_where_times_mean_nothing_is_not_taken_where_they_do(
+    leaky: Folder, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESEQ_EMULATED", "1")
+    choose(leaky)
+    for said in ("0", ""):  # neither is emulated: one machine
+        monkeypatch.setenv("EDGESEQ_EMULATED", said)
+        choose(leaky)
+    assert counted == ["leaky"] * 2
+
+
+def test_another_edgeseq_chooses_anew(leaky: Folder, counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(leaky)
+    monkeypatch.setattr("edgeseq.devices.engines.machine.__version__", "9.9")
+    choose(leaky)
+    assert counted == ["leaky"] * 2
 
 
 def test_a_runtime_without_a_version_is_told_by_its_age(fakes: Fakes) -> None:
@@ -166,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_choice_holds_for_th
     (tmp_path / "cache").write_text("a file, where a folder should be")
     assert [choose(leaky).engine for _ in range(3)] == ["numpy"] * 3
     assert counted == ["leaky"]
-    assert capsys.readouterr().err.count("the choice of engine cannot be kept in ") == 1
+    assert capsys.readouterr().err.count("what was learnt of engines cannot be kept in ") == 1
 
 
 def test_a_user_without_a_home_can_choose(
@@ -261,6 +298,107 @@ def test_where_a_runtime_is_deadly_the_others_answer(leaky: Folder, fakes: Fakes
     assert "an illegal instruction" in litert["reason"]
 
 
+def test_an_engine_that_the_system_ended_is_missed_for_a_day_and_then_tried_anew(
+    leaky: Folder, fakes: Fakes, cache: Path
+) -> None:
+    ending = "import os, signal\nos.kill(os.getpid(), getattr(signal, os.environ['ENDING']))\n"
+    environment = fakes(litert=ending, onnxruntime="raise ImportError")
+    for hours, ending, known in ((0, "SIGKILL", "SIGKILL"), (23, "SIGILL", "SIGKILL"), (2, "SIGILL", "an illegal")):
+        if hours:
+            kept = json.loads(cache.read_text())
+            kept["choices"][0]["at"] -= 3600 * hours
+            cache.write_text(json.dumps(kept))
+        done = python(OPEN, leaky.path, env={**environment, "ENDING": ending})
+        assert done.stdout == "numpy\n", done.stderr
+        (entry,) = json.loads(cache.read_text())["choices"]
+        assert known in entry["choice"]["proven"][0]["reason"]
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_what_may_pass_does_not_hold_after_a_day_nor_after_a_clock_was_put_back(
+    leaky: Folder, counted: list[str], monkeypatch: pytest.MonkeyPatch, passing: bool
+) -> None:
+    then = 1e9
+    monkeypatch.setattr(choice.time, "time", lambda: then)
+    remember(leaky, Choice("numpy", (Proven("litert", False, "killed", deadly=True, passing=passing),), True))
+    for seconds, measured in ((0, False), (86399, False), (86401, passing), (-1, passing)):
+        monkeypatch.setattr(choice.time, "time", lambda now=then + seconds: now)
+        monkeypatch.setattr(choice, "_write", lambda *_: None)  # what is chosen now does not take its place
+        choice._choose_once.cache_clear()
+        counted.clear()
+        choose(leaky)
+        assert bool(counted) == measured
+
+
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_a_named_engine_that_is_deadly_is_an_error_and_not_the_end_of_the_process(
+    leaky: Folder, fakes: Fakes, cache: Path, named: str
+) -> None:
+    environment = fakes(litert=DEADLY) | ({"EDGESEQ_ENGINE": "litert"} if named == "environment" else {})
+    arguments = ["--engine", "litert"] if named == "argument" else []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeseq.devices", "stream", str(leaky.path), "--speed", "0", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 3, done.stderr
+        assert "with engine litert needs a runtime that works here; an illegal instruction: this build, " in done.stderr
+    kept = json.loads(cache.read_text())
+    assert kept["choices"] == []
+    assert [(entry["proven"]["engine"], entry["proven"]["deadly"]) for entry in kept["tried"]] == [("litert", True)]
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_whoever_names_an_engine_is_kept_from_a_deadly_one(leaky: Folder, fakes: Fakes, verb: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeseq.devices", verb, str(leaky.path), "--engine", "litert", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=fakes(litert=DEADLY),
+    )
+    assert done.returncode == 3, done.stderr
+    assert "an illegal instruction" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_a_named_engine_is_tried_once_on_a_machine_and_a_precision(
+    folders: dict[str, Path], counted: list[str], tried: list[str]
+) -> None:
+    for name in ("leaky", "gated", "leaky"):
+        for engine in ("litert", "litert-builtin", "numpy"):
+            assert open_engine(folders[name], engine).name == engine
+    assert open_engine("har_watch", "litert").name == "litert"  # int8: other kernels
+    assert tried == ["leaky litert", "leaky litert-builtin", "har_watch litert"]
+    assert counted == []  # nor were all of them measured for it
+
+
+def test_a_trial_is_remembered_by_another_process(leaky: Folder, fakes: Fakes) -> None:
+    environment = fakes(litert="raise ImportError('no kernels')\n")
+    assert python(OPEN, leaky.path, "litert", env=environment).returncode == 1
+    kept = json.loads(memory_file().read_text())["tried"]
+    assert ["no kernels" in entry["proven"]["reason"] for entry in kept] == [True]
+    counting = "from edgeseq.devices.engines import choice\nchoice.prove = None\n" + OPEN
+    assert "no kernels" in python(counting, leaky.path, "litert", env=environment).stderr
+
+
+def test_a_named_engine_that_the_system_ended_is_tried_anew_by_the_next_process(leaky: Folder, fakes: Fakes) -> None:
+    done = python(OPEN, leaky.path, "litert", env=fakes(litert=STARVED))
+    assert "was killed (SIGKILL), as a system without memory does" in done.stderr
+    assert not memory_file().exists()
+    assert python(OPEN, leaky.path, "litert", env=dict(os.environ)).stdout == "litert\n"
+
+
+def test_a_choice_that_is_made_anew_takes_the_place_of_a_trial(leaky: Folder) -> None:
+    remember(leaky, tried=[Proven("litert", False, "it kills", deadly=True)])
+    with pytest.raises(MissingDependency, match="with engine litert needs a runtime that works here; it kills"):
+        open_engine(leaky, "litert")
+    remember(leaky, Choice("litert", (Proven("litert", True, runtime="litert 1"),), True))
+    assert open_engine(leaky, "litert").name == "litert"
+
+
 def test_where_every_runtime_is_deadly_numpy_answers(leaky: Folder, fakes: Fakes) -> None:
     code = (
         "import sys\nfrom edgeseq.devices.engines import available, open_all\n"
@@ -272,18 +410,15 @@ def test_where_every_runtime_is_deadly_numpy_answers(leaky: Folder, fakes: Fakes
 
 
 def test_all_engines_are_opened_here_only_after_they_were_tried_on_this_machine(
-    folders: dict[str, Path], counted: list[str], monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path], tried: list[str]
 ) -> None:
     names = ("litert", "onnxruntime", "numpy")
-    alive = Choice("litert", tuple(Proven(name, True, runtime=f"{name} 1") for name in names), True)
-    dead = Choice("litert", (Proven("litert", False, "it kills", deadly=True), *alive.proven[1:]), True)
-    monkeypatch.setattr(choice, "measure", lambda folder: counted.append(folder.path.name) or alive)
     assert available(folders["leaky"]) == names
     assert available(folders["gated"]) == names  # tried on a folder of this precision: that will do
-    assert counted == ["leaky"]
-    remember(open_folder(folders["leaky"]), dead)
+    assert tried == ["leaky litert", "leaky onnxruntime"]
+    remember(open_folder(folders["leaky"]), tried=[Proven("litert", False, "it kills", deadly=True)])
     assert available(folders["gated"]) == names  # what died elsewhere is tried on this folder
-    assert counted == ["leaky", "gated"]
+    assert tried[2:] == ["gated litert"]
     found, refused = open_all(folders["leaky"])
     assert [engine.name for engine in found] == ["onnxruntime", "numpy"]
     assert refused["litert"] == "it kills"
@@ -296,8 +431,25 @@ def test_where_no_process_can_be_started_the_first_engine_that_opens_is_taken(
     monkeypatch.setattr("sys.executable", shutil.which(executable) or executable)
     assert open_engine(leaky).name == "litert"
     assert available(leaky) == ("litert", "onnxruntime", "numpy")
-    assert "no engine can be tried in a process of its own here" in capsys.readouterr().err
-    assert not cache.exists()
+    assert open_engine(leaky, "onnxruntime").name == "onnxruntime"
+    said = capsys.readouterr().err
+    assert "no engine can be tried in a process of its own here" in said
+    assert "engine onnxruntime cannot be tried in a process of its own here" in said
+    (entry,) = json.loads(cache.read_text())["choices"]
+    assert all(found["passing"] for found in entry["choice"]["proven"] if "is not installed" not in found["reason"])
+
+
+def test_where_processes_hang_no_engine_is_opened_that_crashed_in_one(
+    leaky: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def busy(folder: Folder, name: str, **_: object) -> Proven:
+        return Proven(
+            name, False, "it crashed" if name == "litert" else "time was up", "", deadly=True, passing=name != "litert"
+        )
+
+    monkeypatch.setattr(choice, "prove", busy)
+    assert open_engine(leaky).name == "onnxruntime"
+    assert "(time was up): the first that opens is taken" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_wrong_is_said_and_nothing_is_chosen(

@@ -95,6 +95,7 @@ def test_what_kills_a_process_is_named_and_this_one_lives(
     fake_litert(KILLED.format(signal))
     found = prove(open_folder(folders["leaky"]), "litert")
     assert (found.works, found.deadly, found.fault) == (False, True, None)
+    assert found.passing == (signal in ("SIGABRT", "SIGKILL"))  # as a process ends that gets no memory
     assert re.search(reason, found.reason), found.reason
 
 
@@ -114,7 +115,7 @@ def test_an_illegal_instruction_names_the_processor_and_what_it_has() -> None:
 def test_a_runtime_that_hangs_is_stopped(folders: dict[str, Path], fake_litert: Callable[[str], None]) -> None:
     fake_litert("import time\ntime.sleep(600)\n")
     found = prove(open_folder(folders["leaky"]), "litert", timeout=1.0)
-    assert (found.works, found.deadly) == (False, True)
+    assert (found.works, found.deadly, found.passing) == (False, True, True)
     assert "did not answer in time" in found.reason
 
 
@@ -123,7 +124,7 @@ def test_a_runtime_that_was_built_for_a_newer_system_says_which(
 ) -> None:
     fake_litert(f"raise ImportError({NEEDS!r})\n")
     found = prove(open_folder(folders["leaky"]), "litert")
-    assert (found.works, found.deadly, found.fault) == (False, False, None)
+    assert (found.works, found.deadly, found.fault, found.passing) == (False, False, None, False)
     assert "needs glibc 2.99, and this system has glibc 2." in found.reason
     assert "take" not in found.reason
     assert "another version, pip install 'ai-edge-litert<" in found.reason
@@ -159,7 +160,7 @@ def test_wrong_answers_are_seen(
 ) -> None:
     folder = make_folder(programs["gated"](seed=0), **{file: programs["gated"](seed=1)})
     found = prove(open_folder(folder), engine)
-    assert (found.works, found.deadly, found.fault) == (False, False, None)
+    assert (found.works, found.deadly, found.fault, found.passing) == (False, False, None, False)
     assert "it answers wrongly: frame 0 of golden.npz is off by" in found.reason
     assert found.p50_us is None
 
@@ -243,5 +244,5 @@ def test_a_measurement_in_a_process_that_dies_names_what_killed_it(
 
 
 def test_what_was_proven_survives_json() -> None:
-    found = Proven("litert", False, "why", 1.5, "ai-edge-litert 2", True, 5)
+    found = Proven("litert", False, "why", 1.5, "ai-edge-litert 2", True, 5, True)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Proven) == found
