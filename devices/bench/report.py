@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -33,8 +34,9 @@ UNTIMED = Latency(None, None, None, None)
 
 
 class Paced(msgspec.Struct, frozen=True):
-    """A run at the sensor's rate. ``call`` is the step alone, ``response`` from when the frame was due to its answer,
-    and ``jitter`` from when it was due to when its step began: the lateness that is the machine's, not the model's.
+    """A run at the sensor's rate. ``call`` is the step alone, ``response`` from when the frame was due to its answer.
+    ``jitter`` is from when its step could begin, the frame being due and the step before it done, to when it did: the
+    lateness that is the machine's. By how much a model slower than the sensor falls behind is in ``response``.
 
     ``deadline_misses`` counts answers that came after the next frame was due; ``cpu_share`` is the process's share of
     one core. Both are None, and the samples empty, in a report from an emulated board. A long run keeps counts in the
@@ -100,7 +102,8 @@ class BenchReport(msgspec.Struct, frozen=True):
     the program's constants; ``macs`` and ``elementwise`` are per step. ``energy`` is "measured" where ``power`` is
     there, "none" elsewhere. ``moments`` were read between the turns; ``throttled`` says why the run counts as one on a
     machine that slowed itself down, and is None where nothing speaks for it. ``resumed``: how often a long run went on
-    after an interruption. ``device`` is what the user calls the machine, empty where nobody named one.
+    after an interruption. ``device`` is what the user calls the machine, empty where nobody named one. ``measured`` is
+    when the measurement ended, by the machine's own clock (:func:`now`); None in reports from before it.
     """
 
     name: str
@@ -126,6 +129,12 @@ class BenchReport(msgspec.Struct, frozen=True):
     resumed: int = 0
     long_run: LongRun | None = None
     device: str = ""
+    measured: str | None = None
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601 has it: "2025-11-23T00:58:07+00:00"."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def write_report(out: Path, document: object, *, sync: bool = False) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from edgeseq.devices.report.circumstances import apart, incomparable, same_runtime
 from edgeseq.devices.report.document import EngineRow, Model, Report
-from edgeseq.devices.report.kinship import data_stage, same_machine, same_test, shared_rows
-from edgeseq.devices.report.numbers import HASH, engine_name, joined, machine_name, micros, points, precision_name
+from edgeseq.devices.report.kinship import data_stage, same_test, shared_rows
+from edgeseq.devices.report.numbers import HASH, engine_name, joined, micros, points, precision_name
 from edgeseq.devices.report.views import device_of, devices
 from edgeseq.errors import InputError
 
@@ -20,8 +21,9 @@ PACED, PACED_TAIL, TIGHT, FILE, ACCURACY = (
     "file, bytes",
     "accuracy, %",
 )
-SIZE = (FILE,)
+TIMES, SIZE = (PACED, PACED_TAIL, TIGHT), (FILE,)
 GATED = (PACED, TIGHT, FILE)  # p99 is shown, and too restless to judge by
+BESIDE = "edgeseq report FOLDER --bench OLD --bench NEW --out DIR shows them beside each other."
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -74,7 +76,8 @@ def compare(old: Report, new: Report, *, budget: float = 10.0, accuracy_budget: 
 
     ``budget``: the percent by which the median of a step, paced or tight, and a file may grow; ``accuracy_budget``: the
     points by which the accuracy may fall. Models are paired by name; what is left by family and number format, where
-    the test is the same. Times of different machines or rates are shown and not judged.
+    the test is the same. Times of different machines or rates are not compared, and those of different versions of a
+    runtime are shown and not judged.
 
     Of reports of several devices, what one device measured is compared with what it measured before.
 
@@ -146,9 +149,10 @@ def _changes(
         (TIGHT, row.tight.quantiles.p50, later.tight.quantiles.p50),
         (FILE, row.file_bytes, later.file_bytes),
     )
-    judged = GATED if same_machine(before, after) else SIZE
+    seen = SIZE if incomparable(before, after) else TIMES + SIZE
+    judged = GATED if same_runtime(row, later) else SIZE
     for quantity, was, now in values:
-        if was and now:
+        if was and now and quantity in seen:
             growth = 100 * (now / was - 1)
             held = quantity in judged
             yield Change(name, row.engine, quantity, was, now, growth, held, held and growth > budget)
@@ -182,8 +186,9 @@ def _uncompared(before: Model, after: Model) -> Iterator[str]:
     for row in after.engines:
         if row.engine not in known:
             yield f"{name} in {engine_name(row.engine)}, only in the new report"
-    if shared and not same_machine(before, after):
-        yield f"the times of {name}, not measured on one machine at one rate"
+    why = incomparable(before, after)
+    if shared and why is not None:
+        yield f"the times of {name}: {why}"
     if any(row.scores and later.scores for row, later in shared) and not same_test(before, after):
         yield f"the accuracy of {name}, not measured on one test"
     for row, later in shared:
@@ -201,19 +206,22 @@ def _uncompared(before: Model, after: Model) -> Iterator[str]:
 def _differences(before: Model, after: Model) -> Iterator[str]:
     """What makes the numbers of two models those of different circumstances."""
     one, other = before.facts, after.facts
-    if (one.model, one.machine, one.cores) != (other.model, other.machine, other.cores):
-        yield f"DIFFERENT MACHINES: {machine_name(one)} and {machine_name(other)}; their times are shown, not judged"
-    if before.provenance != after.provenance:
-        yield f"DIFFERENT PROVENANCE: {before.provenance} and {after.provenance}; times are shown, not judged"
-    if one.governor != other.governor:
-        yield f"DIFFERENT GOVERNORS: {one.governor or 'not known'} and {other.governor or 'not known'}"
+    machines = apart(before, after)
+    if machines:
+        yield f"DIFFERENT MACHINES: {'; '.join(machines)}. Their times are not compared. {BESIDE}"
     if before.rate != after.rate:
-        yield f"DIFFERENT RATES: {before.rate:g} Hz and {after.rate:g} Hz; times are shown, not judged"
+        yield f"DIFFERENT RATES: {before.rate:g} Hz and {after.rate:g} Hz; times are not compared"
+    for what, was, now in (
+        ("GOVERNORS", one.governor, other.governor),
+        ("POWER MODES", one.power_mode, other.power_mode),
+    ):
+        if was != now:
+            yield f"DIFFERENT {what}: {was or 'not known'} and {now or 'not known'}"
     names = [name for name in one.versions if name in other.versions and name != "edgeseq"]
     changed = [f"{name} {one.versions[name]} and {other.versions[name]}" for name in names]
     changed = [text for name, text in zip(names, changed, strict=True) if one.versions[name] != other.versions[name]]
     if changed:
-        yield f"DIFFERENT VERSIONS: {joined(changed)}"
+        yield f"DIFFERENT VERSIONS: {joined(changed)}; times of another version of a runtime are shown, not judged"
     if not same_test(before, after):
         data = [(stage.data_fingerprint or "")[:HASH] if (stage := data_stage(m)) else "none" for m in (before, after)]
         people = [", ".join(m.split.get("test", ())) or "nobody" for m in (before, after)]
@@ -222,7 +230,7 @@ def _differences(before: Model, after: Model) -> Iterator[str]:
             f"{people[1]}; accuracies are not compared"
         )
     if not (before.timed and after.timed):
-        yield f"NO TIMES of {before.name}: an emulated board has none"
+        yield f"NO TIMES of {before.name}: an emulated device has none"
 
 
 def findings(comparison: Comparison) -> list[str]:
@@ -233,9 +241,16 @@ def findings(comparison: Comparison) -> list[str]:
     said += [f"Within it: {_said(change)}." for change in worse if change.judged]
     said += [f"Not judged: {_said(change)}." for change in worse if not change.judged]
     if not said:
-        what = "that was compared " if comparison.uncompared else ""
-        said.append(f"Nothing {what}got slower, larger or worse.")
+        said.append(_nothing(comparison))
     return [*said, *(f"Not compared: {what}." for what in comparison.uncompared)]
+
+
+def _nothing(comparison: Comparison) -> str:
+    """That nothing got worse, of what there was to see."""
+    seen = {change.quantity for change in comparison.changes}
+    ways = [way for way, kind in (("slower", TIMES), ("larger", SIZE), ("worse", (ACCURACY,))) if seen & {*kind}]
+    what = "that was compared " if comparison.uncompared else ""
+    return f"Nothing {what}got {joined(ways).replace(' and ', ' or ')}."
 
 
 def _visible(change: Change) -> bool:

@@ -58,8 +58,8 @@ def edge(index: int) -> float:
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     """One engine with one model on one device. ``paced`` is the step alone, ``response`` from when its frame was due.
 
-    ``scores`` were measured in this engine; None where they were not. ``jitter`` is from when a frame was due to when
-    its step began. ``joules_per_step`` is above idle, with its standard error, where the device has rails to read.
+    ``scores`` were measured in this engine; None where they were not. ``jitter`` is from when a step could begin
+    to when it did. ``joules_per_step`` is above idle, with its standard error, where the device has rails to read.
     """
 
     engine: str
@@ -81,6 +81,14 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     joules_error: float | None = None
 
 
+def untimed(row: EngineRow) -> EngineRow:
+    """What is left of a row where its times are not those of the device that it is shown for."""
+    nothing = Distribution(UNTIMED)
+    times = {"tight": nothing, "paced": nothing, "response": nothing, "jitter": UNTIMED}
+    gone = ("load_ms", "first_call_ms", "deadline_misses", "cpu_share", "joules_per_step", "joules_error")
+    return msgspec.structs.replace(row, **times, **dict.fromkeys(gone))
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model folder and what one device measured with it. ``rate`` is in steps per second; ``file_bytes`` by format.
 
@@ -88,6 +96,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     without scores, ``unscored`` says why. ``shipped_bytes``: the weights at their true size, where the folder
     has them. ``device`` is what the report calls the device, where it has a name; ``throttled`` says why the
     measurement counts as that of a machine that slowed itself down, and ``said`` is what else the bench says of it.
+    ``measured`` is when it ended, in UTC by the machine's own clock (ISO 8601); None where the bench does not say it.
     """
 
     name: str
@@ -123,6 +132,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     conditions: Conditions = AS_FOUND
     throttled: str | None = None
     said: tuple[str, ...] = ()
+    measured: str | None = None
 
     @property
     def main(self) -> EngineRow:

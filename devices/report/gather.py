@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,15 @@ from edgeseq.devices.bench import BenchReport, EngineReport
 from edgeseq.devices.bench.counts import BINS
 from edgeseq.devices.bench.words import sentences
 from edgeseq.devices.engines import ENGINES
-from edgeseq.devices.report.document import Distribution, EngineRow, Model, counted, distribution
+from edgeseq.devices.facts import EMULATED
+from edgeseq.devices.report.document import Distribution, EngineRow, Model, counted, distribution, untimed
 from edgeseq.devices.report.numbers import joined, machine_name
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import MODEL_FILES, Folder, shipped_bytes
 from edgeseq.metrics import Scores
 
 HERE = "local"  # what the bench calls the machine that it runs on
-Key = tuple[Path, str, str, str, int | None, str]  # file, given name, machine's name, its kind, cores, provenance
+Key = tuple[Path, str, str, Hashable]  # file, given name, machine's name, what else it is known by
 
 
 def read_bench(path: Path) -> tuple[BenchReport, ...]:
@@ -84,14 +85,8 @@ def measurements(folders: Sequence[Folder], files: Sequence[tuple[Path, Sequence
 
 def _key(path: Path, report: BenchReport) -> Key:
     facts = report.facts
-    return (
-        path,
-        "" if report.device == HERE else report.device,
-        machine_name(facts),
-        facts.machine,
-        facts.cores,
-        report.provenance,
-    )
+    further = (facts.machine, facts.cores, facts.core, facts.memory_bytes, report.provenance)
+    return (path, "" if report.device == HERE else report.device, machine_name(facts), further)
 
 
 def _called(keys: Sequence[Key]) -> dict[Key, str]:
@@ -145,7 +140,7 @@ def gather(measured: Measured, scores: Mapping[str, Scores], *, people: int = 0,
         state_bytes=report.state_bytes,
         macs=report.macs,
         elementwise=report.elementwise,
-        timer_ns=report.timer_ns,
+        timer_ns=None if report.provenance == EMULATED else report.timer_ns,
         energy=report.energy,
         facts=report.facts,
         facts_at_end=report.facts_at_end,
@@ -158,13 +153,14 @@ def gather(measured: Measured, scores: Mapping[str, Scores], *, people: int = 0,
         conditions=report.conditions,
         throttled=report.throttled,
         said=tuple(sentences(report)),
+        measured=report.measured,
     )
 
 
 def _row(entry: EngineReport, report: BenchReport, scores: Scores | None) -> EngineRow:
     powers = report.power.engines if report.power else ()
     energy = next((each for each in powers if each.engine == entry.engine), None)
-    return EngineRow(
+    row = EngineRow(
         engine=entry.engine,
         facts=entry.facts,
         file=entry.file,
@@ -183,6 +179,7 @@ def _row(entry: EngineReport, report: BenchReport, scores: Scores | None) -> Eng
         joules_per_step=energy.joules_per_step if energy else None,
         joules_error=energy.joules_error if energy else None,
     )
+    return row if report.provenance != EMULATED else untimed(row)
 
 
 def _paced(entry: EngineReport, report: BenchReport) -> Distribution:

@@ -112,19 +112,9 @@ def split_key(model: Model) -> tuple[Any, ...]:
     return (*test_key(model), tuple(sorted(model.split.items())))
 
 
-def machine_key(model: Model) -> tuple[Any, ...]:
-    """The machine that a model was measured on, and what its times may be called."""
-    return (model.facts.model, model.facts.machine, model.facts.cores, model.provenance)
-
-
 def same_test(one: Model, other: Model) -> bool:
     """Whether both were tested on the same people of the same data."""
     return bool(one.split.get("test")) and test_key(one) == test_key(other)
-
-
-def same_machine(one: Model, other: Model) -> bool:
-    """Whether the times of both are of one machine, of one that exists, and at one rate."""
-    return one.timed and other.timed and machine_key(one) == machine_key(other) and one.rate == other.rate
 
 
 def shared_rows(one: Model, other: Model) -> Iterator[tuple[EngineRow, EngineRow]]:

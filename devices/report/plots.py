@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH, ROW, THIN, MARGIN = 4.4, 1.2, 0.62, 0.3  # inches; of a figure, of an engine, of one on a device, of the axis
 APART = 1.45  # from one line to the next, where a shape is 0.36 high
+LABEL = 0.16  # of the axis' length: the room for a number of five digits beside the slowest
 POINTS = 8.5  # size of the letters
 _TIGHT, _PACED, _INK, _MUTED, _LINE = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"  # drawn with, then replaced
 _VARIABLES = {_TIGHT: "--tight", _PACED: "--paced", _INK: "--ink", _MUTED: "--muted", _LINE: "--line"}
@@ -68,6 +69,7 @@ def beside(models: Sequence[Model], name: str, within: tuple[float, float]) -> s
     rows = [(model, row) for engine in engines for model in models for row in model.engines if row.engine == engine]
     if not any(row.paced.quantiles.p50 for _, row in rows):
         return ""
+    within = within[0] / (within[1] / within[0]) ** LABEL, within[1]  # medians stand on the left of their dots
     with _figure(THIN * len(rows) + MARGIN) as (drawn, axes):
         _frame(axes, len(rows) - 0.4, within)
         for place, (model, row) in enumerate(rows):
@@ -91,7 +93,7 @@ def _figure(height: float) -> Iterator[tuple[io.StringIO, Axes]]:
 
 
 def _frame(axes: Axes, top: float, within: tuple[float, float]) -> None:
-    low, high = within[0] / 1.1, within[1] * 2  # on the right for the label of the slowest
+    low, high = within[0] / 1.1, within[1] * max(2.0, (within[1] / within[0]) ** LABEL)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, top)
@@ -100,7 +102,8 @@ def _frame(axes: Axes, top: float, within: tuple[float, float]) -> None:
     ticks = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
     if len(ticks) < 2:
         ticks = sorted({*ticks, *(t * k for t in (0.1, 1.0, 10.0) for k in (2, 5) if low <= t * k <= high)})
-    ticks = [tick for tick in ticks if 1.1 * low <= tick <= high / 1.2]  # the others' labels would be cut
+    room = max(1.2, (high / low) ** (LABEL / 3))  # half a label, which would be cut nearer to the ends
+    ticks = [tick for tick in ticks if room * low <= tick <= high / room]
     axes.set_xticks(ticks, [_tick(value) for value in ticks])
     axes.set_xticks([], minor=True)
     axes.tick_params(axis="x", length=0, labelcolor=_MUTED)
@@ -132,7 +135,7 @@ def _device(axes: Axes, place: float, model: Model, row: EngineRow, left: float)
             continue
         axes.plot([middle, far], [place + height] * 2, color=colour, linewidth=1.6, zorder=3)
         axes.plot([middle], [place + height], color=colour, marker="o", markersize=4, zorder=4)
-        said = axes.text(far * 1.05, place + height, micros(middle), color=colour, ha="left", va="center", zorder=4)
+        said = axes.text(middle / 1.15, place + height, micros(middle), color=colour, ha="right", va="center", zorder=4)
         said.set_parse_math(False)
 
 

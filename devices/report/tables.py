@@ -34,27 +34,27 @@ from edgeseq.devices.report.numbers import (
 )
 from edgeseq.devices.report.numbers import people as number_of_people
 from edgeseq.devices.report.table import Column, Table, numbers, text
-from edgeseq.devices.report.views import by_folder, device_of, devices, rows_of
+from edgeseq.devices.report.views import by_folder, device_of, devices, placed, rows_of
 from edgeseq.devices.report.words import majority, scored_row
 
 JITTER, ENERGY = "jitter p99, µs", "a step, µJ"
-
-
-def _where(report: Report, model: Model) -> str:
-    """The device of a row, where there are several."""
-    return device_of(model) if len(devices(report)) > 1 else NONE
+_JITTER_NOTE = "Jitter: from when a step could begin (its frame due, the step before it done) to when it did."
 
 
 def glance(report: Report) -> Table:
     """One row a model, in its main engine; on several devices one for each."""
-    rows = []
+    rows, several = [], len(devices(report)) > 1
     for model in report.models:
         row, scored = model.main, scored_row(model)
         tight, paced = row.tight.quantiles, row.paced.quantiles
         proof = NONE if not model.proof else "holds" if all(link.passed for link in model.proof) else "FAILS"
         right = percent(scored.scores.accuracy) if scored and scored.scores else _trained(model, "test_accuracy")
         cells = (right, size(row.file_bytes), micros(tight.p50), micros(paced.p50), micros(paced.p99), proof)
-        kind = (precision_name(model.precision, model.lineage), engine_name(row.engine), _where(report, model))
+        kind = (
+            precision_name(model.precision, model.lineage),
+            engine_name(row.engine),
+            device_of(model) if several else NONE,
+        )
         rows.append((model.name, *kind, *cells))
     return Table(
         "At a glance",
@@ -211,7 +211,7 @@ def latency(report: Report) -> Table:
         parts = (row.tight.quantiles, row.paced.quantiles, row.response.quantiles)
         cells = [micros(getattr(part, name)) for part in parts[:2] for name in quantiles]
         cells += [micros(parts[2].p50), micros(parts[2].p99)]
-        rows.append((model.name, engine_name(row.engine), _where(report, model), *cells))
+        rows.append((placed(report, model), engine_name(row.engine), *cells))
     rates = sorted({model.rate for model in report.models})
     paced = f"at {rates[0]:g} Hz, µs" if len(rates) == 1 else "at the sensor's rate, µs"
     notes = ["Response: from the moment a frame was due to its answer, the wake-up from sleep included."]
@@ -220,14 +220,14 @@ def latency(report: Report) -> Table:
     return Table(
         "Latency",
         (
-            *text("model", "engine", "device"),
+            *text("model", "engine"),
             *numbers(*quantiles, group="tight loop, µs"),
             *numbers(*quantiles, group=paced),
             *numbers("p50", "p99", group="response, µs"),
         ),
         tuple(rows),
         tuple(notes),
-    ).without_empty("device")
+    )
 
 
 def running(report: Report) -> Table:
@@ -241,17 +241,17 @@ def running(report: Report) -> Table:
         )
         fresh = (millis(row.load_ms), millis(row.first_call_ms), size(row.peak_rss_bytes))
         cells = (late, micros(row.jitter.p99), percent(row.cpu_share, 2), *fresh, _joules(row), model.provenance)
-        rows.append((model.name, engine_name(row.engine), _where(report, model), *cells))
+        rows.append((placed(report, model), engine_name(row.engine), *cells))
     columns = numbers("late", JITTER, "CPU, %", "load, ms", "first call, ms", "peak memory", ENERGY)
     return Table(
         "Running",
-        (*text("model", "engine", "device"), *columns, Column("provenance", number=False)),
+        (*text("model", "engine"), *columns, Column("provenance", number=False)),
         tuple(rows),
         (
             "Load, first call and memory are those of a process of its own; CPU is its share of one core while paced.",
-            *(["Jitter: from the moment a frame was due to that at which its step began."] if _jitter(report) else []),
+            *([_JITTER_NOTE] if _jitter(report) else []),
         ),
-    ).without_empty("device", JITTER, ENERGY)
+    ).without_empty(JITTER, ENERGY)
 
 
 def _jitter(report: Report) -> bool:
@@ -281,7 +281,6 @@ def sizes(report: Report) -> Table:
             count(model.parameters),
             count(model.macs),
             count(model.elementwise),
-            model.energy,
         )
         for model in report.models
     ]
@@ -292,20 +291,15 @@ def sizes(report: Report) -> Table:
             *numbers("shipped", *formats, "constants", "state", group="bytes"),
             *numbers("parameters"),
             *numbers("MACs", "elementwise", group="a step"),
-            Column("energy", number=False),
         ),
         tuple(rows),
-        ("Energy is none where nothing measured it.",) if any(m.energy == "none" for m in report.models) else (),
     )
 
 
 def engines(report: Report) -> Table:
     """What each engine says of itself."""
-    rows = [
-        (model.name, engine_name(row.engine), _where(report, model), row.file, _facts(row))
-        for model, row in rows_of(report)
-    ]
-    return Table("Engines", text("model", "engine", "device", "file", "facts"), tuple(rows)).without_empty("device")
+    rows = [(placed(report, model), engine_name(row.engine), row.file, _facts(row)) for model, row in rows_of(report)]
+    return Table("Engines", text("model", "engine", "file", "facts"), tuple(rows))
 
 
 def _facts(row: EngineRow) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from edgeseq.devices.report.document import EngineRow, Model, Report
+from edgeseq.devices.report.document import EngineRow, Model, Report, untimed
 from edgeseq.devices.report.numbers import machine_name
 
 
@@ -28,15 +28,14 @@ def placed(report: Report, model: Model) -> str:
 def by_folder(report: Report) -> Report:
     """The report with each folder once, as on the first device that measured it.
 
-    Engines that only another device ran come last, and are there for their scores.
+    Engines that only another device ran come last, for their files and scores: their times are not of this device.
     """
     seen: dict[str, Model] = {}
     for model in report.models:
         first = seen.setdefault(model.folder_hash, model)
         known = {row.engine for row in first.engines}
-        further = tuple(row for row in model.engines if row.engine not in known)
-        energy = model.energy if first.energy == "none" else first.energy
-        seen[model.folder_hash] = replace(first, engines=(*first.engines, *further), energy=energy)
+        further = tuple(untimed(row) for row in model.engines if row.engine not in known)
+        seen[model.folder_hash] = replace(first, engines=(*first.engines, *further))
     return replace(report, models=tuple(seen.values()))
 
 

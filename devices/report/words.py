@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from edgeseq.devices.bench import Latency
 from edgeseq.devices.facts import HOST
+from edgeseq.devices.report.circumstances import fastest, timed_rows
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.devices.report.kinship import (
     accuracy_difference,
     float_of,
     grouped,
-    machine_key,
     plain_of,
-    same_machine,
     shared_rows,
     taught_in_torch,
     teacher_hashes,
@@ -43,9 +42,9 @@ def verdicts(report: Report) -> list[str]:
     whole = by_folder(report)
     said = [sentence for group in grouped(whole.models, test_key) for sentence in _right(whole, group)]
     for model in whole.models:
-        said += [*_quantized(whole, model), *_distilled(whole, model), *_elsewhere(report, model)]
+        said += [*_quantized(report, whole, model), *_distilled(report, whole, model)]
     said += _unsettled(whole)
-    machines = grouped(report.models, lambda model: (device_of(model), machine_key(model)))
+    machines = grouped(report.models, device_of)
     for group in machines:
         said += _in_time(group, several=len(machines) > 1)
     said.append(_proven(whole.models))
@@ -104,39 +103,25 @@ def _right(report: Report, group: Sequence[Model]) -> Iterator[str]:
             yield f"The accuracy of {model.name} was not measured here: {why}{found}."
 
 
-def _quantized(report: Report, model: Model) -> Iterator[str]:
-    source = float_of(report, model)
+def _quantized(report: Report, whole: Report, model: Model) -> Iterator[str]:
+    source = float_of(whole, model)
     if source is not None:
-        yield from _compared(model, precision_name(model.precision, model.lineage), source, "fp32")
+        yield from _compared(report, model, precision_name(model.precision, model.lineage), source, "fp32")
 
 
-def _elsewhere(report: Report, model: Model) -> Iterator[str]:
-    """How much faster or slower a quantized model is than its float one on the devices but the first."""
-    for device in devices(report):
-        there = on_device(report, device)
-        own = next((each for each in there.models if each.folder_hash == model.folder_hash), None)
-        if own is None or device == device_of(model):
-            continue
-        source = float_of(there, own)
-        pair = next(shared_rows(own, source), None) if source is not None else None
-        if source is not None and pair is not None and same_machine(own, source):
-            where = f"On {device}, compared with {source.name}"
-            yield f"{where}, {own.name} in {engine_name(pair[0].engine)} is {_speed(*pair)}."
-
-
-def _distilled(report: Report, model: Model) -> Iterator[str]:
+def _distilled(report: Report, whole: Report, model: Model) -> Iterator[str]:
     """How a student compares with its teacher, and with the same family untaught, on the people tested."""
-    teacher = teacher_of(report, model)
+    teacher = teacher_of(whole, model)
     if teacher is not None:
-        yield from _compared(model, "the distilled student", teacher, "its teacher")
-    taught = taught_in_torch(report, model)
+        yield from _compared(report, model, "the distilled student", teacher, "its teacher")
+    taught = taught_in_torch(whole, model)
     difference = _points(model.metrics.get(ACCURACY), taught)
     if difference is not None and (teacher is None or accuracy_difference(model, teacher) is None):
         number = len(teacher_hashes(model))
         who = "its teacher, which was" if number == 1 else f"the mean of its {number} teachers, which was"
         right = f"right in {percent(taught)} %, both as measured in torch"
         yield f"The distilled {model.name} is {_than(difference)} {who} {right}."
-    for plain in plain_of(report, model):
+    for plain in plain_of(whole, model):
         yield from _untaught(model, plain)
 
 
@@ -172,20 +157,36 @@ def _than(difference: float) -> str:
     return f"{how} {'as' if how == 'as accurate' else 'than'}"
 
 
-def _compared(model: Model, kind: str, other: Model, other_kind: str) -> Iterator[str]:
-    """How a model compares with another in size, time and accuracy, in the first engine that ran both."""
+def _compared(report: Report, model: Model, kind: str, other: Model, other_kind: str) -> Iterator[str]:
+    """How a model compares with another in size, time and accuracy, in the first engine that ran both.
+
+    Where there are several devices, each has a sentence about time of its own.
+    """
     parts: list[str] = []
     pair = next(shared_rows(model, other), None)
     if pair is not None:
-        row, theirs = pair
-        parts.append(f"is {times(theirs.file_bytes, row.file_bytes, 'smaller', 'larger', 'as large')}")
-        if same_machine(model, other):
-            parts.append(f"in {engine_name(row.engine)} it is {_speed(row, theirs)}")
+        parts.append(f"is {times(pair[1].file_bytes, pair[0].file_bytes, 'smaller', 'larger', 'as large')}")
+    speeds = list(_speeds(report, model, other))
+    if len(devices(report)) == 1:
+        parts += [f"in {engine} it is {speed}" for _, engine, speed in speeds]
     difference = accuracy_difference(model, other)
     if difference is not None:
         parts.append(f"{'it ' if parts else ''}is {more_accurate(difference)}")
     if parts:
         yield f"Compared with {other_kind} ({other.name}), {kind} ({model.name}) {'; '.join(parts)}."
+    if len(devices(report)) > 1:
+        for device, engine, speed in speeds:
+            yield f"On {device}, compared with {other.name}, {model.name} in {engine} is {speed}."
+
+
+def _speeds(report: Report, model: Model, other: Model) -> Iterator[tuple[str, str, str]]:
+    """Each device that measured both, with the first engine that ran both there, and how they compare in it."""
+    for device in devices(report):
+        there = {each.folder_hash: each for each in on_device(report, device).models}
+        own, theirs = there.get(model.folder_hash), there.get(other.folder_hash)
+        pair = next(timed_rows(own, theirs), None) if own and theirs else None
+        if pair is not None:
+            yield device, engine_name(pair[0].engine), _speed(*pair)
 
 
 def _speed(row: EngineRow, theirs: EngineRow) -> str:
@@ -212,10 +213,10 @@ def _faster(before: float | None, after: float | None) -> str:
 
 
 def _in_time(group: Sequence[Model], *, several: bool = False) -> Iterator[str]:
-    timed = [(model, row) for model in group if model.timed for row in model.engines if row.paced.quantiles.p50]
-    if not timed:
+    first = fastest(group)
+    if first is None:
         return
-    model, row = min(timed, key=lambda pair: pair[1].paced.quantiles.p50 or 0)
+    model, row = first
     quantiles = row.paced.quantiles
     where = f" on {device_of(model)}" if several else ""
     yield (
@@ -223,14 +224,17 @@ def _in_time(group: Sequence[Model], *, several: bool = False) -> Iterator[str]:
         f"a step at the median and {micros(quantiles.p99)} µs at p99, of the {1e6 / model.rate:,.0f} µs between two "
         f"frames at {model.rate:g} Hz."
     )
+    timed = [(m, r) for m in group if m.timed for r in m.engines if r.paced.quantiles.p50]
     late = [(m, r) for m, r in timed if r.deadline_misses]
     if not late:
         yield f"No answer was late{where}, of {plural(sum(r.paced_frames for _, r in timed), 'paced frame')}."
-    for m, r in late:
-        yield (
-            f"{m.name} in {engine_name(r.engine)}{where} answered after the next frame was due "
-            f"{plural(r.deadline_misses or 0, 'time')} in {r.paced_frames:,}."
-        )
+        return
+    m, r = max(late, key=lambda pair: (pair[1].deadline_misses or 0) / pair[1].paced_frames)
+    yield (
+        f"{sum(r.deadline_misses or 0 for _, r in late):,} of {sum(r.paced_frames for _, r in timed):,} paced answers"
+        f"{where} came after the next frame was due{', most often' if len(late) > 1 else ':'} {m.name} in "
+        f"{engine_name(r.engine)} ({r.deadline_misses:,} of {r.paced_frames:,})."
+    )
 
 
 def _proven(models: Sequence[Model]) -> str:
@@ -250,7 +254,7 @@ def _where(group: Sequence[Model]) -> str:
     facts, first = group[0].facts, group[0]
     name = machine_name(facts)
     if first.device and first.device != name:
-        name = f"{first.device}, {name}"
+        name = f"{first.device} ({name})"
     if not first.timed:
         return f"{name} is emulated: no times are shown, they would be those of no board."
     cores = f", {plural(facts.cores, 'core')}" if facts.cores else ""
@@ -262,4 +266,4 @@ def _where(group: Sequence[Model]) -> str:
 
 def _throttled(group: Sequence[Model]) -> str:
     why = list(dict.fromkeys(filter(None, map(slowed, group))))
-    return f" It had slowed itself down ({joined(why)}): cool it, and measure again." if why else ""
+    return f" It had slowed itself down ({joined(why)}): mend that, and measure again." if why else ""

@@ -70,8 +70,9 @@ def test_measurements_of_two_boards_stand_side_by_side_with_one_scoring(edgeseq,
     one, other = read_report(tmp_path / "out" / "report.json").models
     assert one.main.scores == other.main.scores is not None
     content = (tmp_path / "out" / "report.md").read_text()
-    assert re.search(rf"\| gru-export \| fp32 \| LiteRT \| {re.escape(here)} \| – \|.*\| host \|", content)
-    assert re.search(r"\| Raspberry Pi 4 Model B \| slowed down \|.*\| measured-on-device \|", content)
+    assert f"| {here} (host) | gru-export | fp32 | LiteRT | – |" in content
+    there = "Raspberry Pi 4 Model B (measured-on-device)"
+    assert f"| {there} | gru-export | fp32 | LiteRT | slowed down |" in content
     assert "It had slowed itself down (it is hot)" in " ".join(done.document["verdicts"])
     twice = edgeseq("report", exported, *files[:2], *files[:2], "--out", tmp_path / "twice")
     assert twice.code == 2
@@ -306,3 +307,12 @@ def test_a_report_that_is_there_is_replaced_only_when_asked_and_a_model_folder_n
     assert inside.code == 2
     assert "is a model folder" in inside.err
     assert not (exported / "report.html").exists()
+
+
+def test_against_an_emulated_device_no_time_is_judged_and_what_is_left_out_is_said(edgeseq, reported, tmp_path):
+    old, new = changed(reported, tmp_path / "new.json", provenance="emulated-functional", device="virt")
+    done = edgeseq("report", "--compare", old, new, "--budget", 0, "--json")
+    assert done.code == 0, done.err
+    assert {change["quantity"] for change in done.document["changes"]} == {"file, bytes", "accuracy, %"}
+    assert done.document["uncompared"] == ["the times of gru-export: virt is emulated and has none"]
+    assert "Nothing that was compared got larger or worse." in done.document["findings"]

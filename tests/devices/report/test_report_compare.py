@@ -142,16 +142,55 @@ def test_an_engine_that_was_there_is_lost(make_report, make_model, make_row):
     ]
 
 
-def test_times_of_another_machine_are_shown_and_not_judged(make_report, make_model, make_row):
-    facts = replace(make_model().facts, model="Raspberry Pi 4", versions={"numpy": "1.26.0"}, governor=None)
-    slow = make_model(facts=facts, engines=(make_row(paced=99.0, file_bytes=90_000),))
-    found = compare(make_report(make_model()), make_report(slow))
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": "Raspberry Pi 4"}, "Raspberry Pi 5 Model B Rev 1.0 and Raspberry Pi 4"),
+        ({"cores": 2}, "4 cores and 2 cores"),
+        ({"core": "Cortex-A72"}, "Cortex-A76 and Cortex-A72"),
+        ({"memory_bytes": 4_000_000_000}, "8 GB and 4 GB"),
+        ({"machine": "armv7l"}, "aarch64 and armv7l"),
+        ({"python_bits": 32}, "64 bits and 32 bits"),
+    ],
+)
+def test_times_of_another_machine_are_not_compared(make_report, make_model, make_row, changed, said):
+    facts = replace(make_model().facts, core="Cortex-A76", memory_bytes=8_320_000_000, python_bits=64)
+    slow = (make_row(paced=99.0, file_bytes=90_000),)
+    other = replace(facts, **changed, versions={"numpy": "1.26.0"}, governor=None)
+    found = compare(
+        make_report(make_model(facts=facts)), make_report(make_model(facts=other, engines=slow)), budget=1000
+    )
+    assert {change.quantity for change in found.changes} == {"file, bytes", "accuracy, %"}
+    assert found.uncompared == (f"the times of gru-export: they are of two machines ({said})",)
+    assert "slower" not in " ".join(findings(found))
+    warned = "\n".join(found.warnings)
+    assert f"DIFFERENT MACHINES: {said}. Their times are not compared" in warned
+    assert "DIFFERENT VERSIONS: numpy 2.0.0 and 1.26.0" in warned
+    assert "DIFFERENT GOVERNORS: performance and not known" in warned
+
+
+def test_two_boards_of_one_model_with_two_names_are_two_machines(make_report, make_model):
+    found = compare(make_report(make_model(device="kitchen")), make_report(make_model(device="attic")))
+    assert found.uncompared == ("the times of gru-export: they are of two machines (kitchen and attic)",)
+
+
+def test_what_an_older_report_does_not_say_of_a_machine_is_no_difference(make_report, make_model):
+    model = make_model()
+    facts = replace(model.facts, core="Cortex-A76", memory_bytes=8_320_000_000, python_bits=64)
+    rebooted = replace(facts, memory_bytes=8_310_000_000, kernel="6.7", clock_mhz=1500.0, temperature_c=60.0)
+    for one, other in ((model.facts, facts), (facts, rebooted)):
+        found = compare(make_report(replace(model, facts=one)), make_report(replace(model, facts=other)))
+        assert (found.uncompared, found.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("fact", [{"version": "2.2.0"}, {"threads": 4}])
+def test_times_of_another_version_of_a_runtime_are_shown_and_not_judged(make_report, make_model, make_row, fact):
+    old = make_row(facts={"runtime": "litert", "version": "2.1.0", "threads": 1})
+    new = make_row(paced=99.0, file_bytes=90_000, facts={**old.facts, **fact})
+    found = compare(make_report(make_model(engines=(old,))), make_report(make_model(engines=(new,))))
     assert row_of(found, "paced p50, µs").change > 700
     assert [change.quantity for change in found.missed] == ["file, bytes"]
-    said = "\n".join(found.warnings)
-    assert "DIFFERENT MACHINES: Raspberry Pi 5 Model B Rev 1.0 and Raspberry Pi 4" in said
-    assert "DIFFERENT VERSIONS: numpy 2.0.0 and 1.26.0" in said
-    assert "DIFFERENT GOVERNORS: performance and not known" in said
+    assert any(sentence.startswith("Not judged: gru-export in LiteRT: paced p50") for sentence in findings(found))
 
 
 def test_accuracies_of_other_people_are_not_compared(make_report, make_model, make_row):
@@ -160,7 +199,7 @@ def test_accuracies_of_other_people_are_not_compared(make_report, make_model, ma
     assert "accuracy, %" not in [change.quantity for change in found.changes]
     assert "DIFFERENT TESTS of gru-export" in found.warnings[0]
     assert findings(found) == [
-        "Nothing that was compared got slower, larger or worse.",
+        "Nothing that was compared got slower or larger.",
         "Not compared: the accuracy of gru-export, not measured on one test.",
     ]
 
@@ -177,11 +216,19 @@ def test_an_accuracy_that_was_there_is_lost_and_a_new_one_is_not_compared(make_r
     assert (found.passed, found.uncompared) == (True, ("the accuracy of gru-export, in neither report",))
 
 
-def test_an_emulated_board_is_compared_by_what_it_has(make_report, make_model, emulated):
-    found = compare(make_report(make_model()), make_report(emulated(make_model())))
-    assert {change.quantity for change in found.changes} == {"file, bytes", "accuracy, %"}
-    assert any(warning.startswith("NO TIMES") for warning in found.warnings)
-    assert findings(found) == [
-        "Nothing that was compared got slower, larger or worse.",
-        "Not compared: the times of gru-export, not measured on one machine at one rate.",
-    ]
+def test_of_an_emulated_device_the_times_are_said_not_to_be_compared(make_report, make_model, emulated):
+    local, there = make_report(make_model()), make_report(emulated(make_model(device="virt")))
+    for old, new in ((local, there), (there, local)):
+        found = compare(old, new)
+        assert {change.quantity for change in found.changes} == {"file, bytes", "accuracy, %"}
+        assert any(warning.startswith("NO TIMES") for warning in found.warnings)
+        assert findings(found) == [
+            "Nothing that was compared got larger or worse.",
+            "Not compared: the times of gru-export: virt is emulated and has none.",
+        ]
+
+
+def test_rates_that_differ_are_said(make_report, make_model):
+    found = compare(make_report(make_model()), make_report(make_model(rate=25.0)))
+    assert found.uncompared == ("the times of gru-export: they are of two rates (50 and 25 Hz)",)
+    assert "DIFFERENT RATES: 50 Hz and 25 Hz; times are not compared" in found.warnings

@@ -142,6 +142,9 @@ def test_devices_are_told_apart_and_each_is_taken_once_from_a_file(folders, meas
     later = replace(four, rate=25.0)
     found = measurements([leaky], [(Path("a.json"), [four, five, later])])
     assert [(each.device, each.report) for each in found] == [("Pi 4", later), ("Pi 5", five)]
+    small, large = (on(measured, "Pi 4", memory_bytes=size) for size in (4_000_000_000, 8_000_000_000))
+    found = measurements([leaky], [(Path("a.json"), [small, large])])
+    assert [(each.device, each.report) for each in found] == [("Pi 4 (a) (1)", small), ("Pi 4 (a) (2)", large)]
 
 
 def test_one_machine_in_two_files_is_called_by_its_files(folders, measured):
@@ -186,6 +189,18 @@ def test_the_power_of_an_engine_is_its_rows(folders, measured, make_report):
     assert table.rows[0][column] == "25.0 ± 2.0"
     unseen = replace(model, engines=(replace(model.main, joules_error=20e-6),))
     assert running(make_report(unseen)).rows[0][column] == "< 40.0"
+
+
+def test_times_of_an_emulated_device_are_left_out_even_where_a_file_has_them(folders, measured, make_report):
+    engine = EnginePower("numpy", (), 25e-6, 2e-6)
+    report = replace(measured, provenance="emulated-functional", power=Power((), (engine,), "in"))
+    assert report.engines[0].paced.call.p50 is not None
+    row = gather(Measured(open_folder(folders["leaky"]), report), {}).main
+    found = (row.tight, row.paced, row.response)
+    assert {(part.counts, part.quantiles.p50, part.quantiles.p99) for part in found} == {((), None, None)}
+    assert {row.load_ms, row.first_call_ms, row.deadline_misses, row.cpu_share, row.joules_per_step} == {None}
+    assert row.jitter.p99 is None
+    assert row.peak_rss_bytes == measured.engines[0].fresh.peak_rss_bytes
 
 
 def test_folders_of_one_name_are_told_apart(make_model):

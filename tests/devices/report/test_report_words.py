@@ -46,8 +46,16 @@ def test_one_of_everything_is_singular(make_report, make_model, make_row):
     row = make_row(deadline_misses=1, scores=Scores(1.0, 1.0, 1, ((1, 0), (0, 0))))
     said = "\n".join(verdicts(make_report(make_model(engines=(row,), people=1))))
     assert "Of 1 frame of 1 person never seen" in said
-    assert "gru-export in LiteRT answered after the next frame was due 1 time in 500." in said
+    assert "1 of 500 paced answers came after the next frame was due: gru-export in LiteRT (1 of 500)." in said
     assert "No answer was late" not in said
+
+
+def test_late_answers_are_counted_once_a_device_with_where_they_were_most_often(make_report, make_model, make_row):
+    rows = (make_row(deadline_misses=3), make_row("numpy", deadline_misses=2, paced_frames=10), make_row("onnxruntime"))
+    said = [sentence for sentence in verdicts(make_report(make_model(engines=rows))) if "was due" in sentence]
+    assert said == [
+        "5 of 1,010 paced answers came after the next frame was due, most often gru-export in numpy (2 of 10)."
+    ]
 
 
 def test_how_many_paced_frames_none_was_late_of_is_their_sum_over_models_and_engines(make_report, make_model, make_row):
