@@ -213,7 +213,7 @@ def time_family(work: Path, names: Sequence[str]) -> list[Timed]:
             folders[name] = open_folder(out) if out.exists() else export(found(work, name, 0, 0), out)
         except InputError as error:
             print(f"missing: {name} ({error})")
-    reports = bench_side_by_side(list(folders.values()), seconds=1.0, paced_seconds=10.0) if folders else []
+    reports = bench_side_by_side(list(folders.values()), seconds=1.0, paced_seconds=10.0, wait=True) if folders else []
     rows = []
     for (name, folder), report in zip(folders.items(), reports, strict=True):
         best = min(report.engines, key=lambda entry: entry.paced.call.p50 or 0.0)

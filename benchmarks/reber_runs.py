@@ -242,7 +242,12 @@ def run_speed(task: Task) -> Found:
             exported.append(export(saved.path, place / name, trust=True))
         setup = task.setup
         reports = bench_side_by_side(
-            exported, tuple(ENGINES), seconds=setup.tight_seconds, paced_seconds=setup.paced_seconds, seed=task.seed
+            exported,
+            tuple(ENGINES),
+            seconds=setup.tight_seconds,
+            paced_seconds=setup.paced_seconds,
+            seed=task.seed,
+            wait=True,
         )
     found = {name: scores(all_[name][0], parts) | timed(report) for name, report in zip(all_, reports, strict=True)}
     return found, {"zeros": zeros, "smaller": units}

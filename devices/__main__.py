@@ -77,9 +77,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m edgeseq.devices", description="Check, stream, measure on a device.")
     verbs = top.add_subparsers(dest="verb", required=True)
 
-    def verb(name: str, run: Any, text: str, folder: str | None = None) -> argparse.ArgumentParser:
+    def verb(name: str, run: Any, text: str, count: str | None = None) -> argparse.ArgumentParser:
         entry = verbs.add_parser(name, help=text, description=text)
-        entry.add_argument("folder", type=Path, nargs=folder, help="a model folder that edgeseq export wrote")
+        folder = "folders" if count == "+" else "folder"
+        text = "a model folder that edgeseq export wrote" + ("; several are measured in turns" if count == "+" else "")
+        entry.add_argument(folder, metavar="folder", type=Path, nargs=count, help=text)
         entry.add_argument("--json", action="store_true", help="print one JSON document on standard output")
         entry.set_defaults(run=run)
         return entry
@@ -92,14 +94,14 @@ def parser() -> argparse.ArgumentParser:
     play.add_argument("--input", default=None, help="a CSV file, or - for standard input; else the golden frames")
     play.add_argument("--speed", type=float, help="times the sensor's rate; 0: no waiting (default 1, stdin 0)")
     play.add_argument("--rate", type=float, help="steps per second, instead of the manifest's")
-    measure = verb("bench", _bench, "measure latency, memory and size")
+    measure = verb("bench", _bench, "measure latency, memory and size", count="+")
     _engine_option(measure, many=True)
-    measure.add_argument("--seconds", type=float, default=2.0, help="of tight loop, for all engines together")
+    measure.add_argument("--seconds", type=float, default=2.0, help="of tight loop, for a folder's engines together")
     measure.add_argument("--paced-seconds", type=float, default=10.0, help="at the sensor's rate, for each engine")
     measure.add_argument("--rate", type=float, help="steps per second, instead of the manifest's")
-    measure.add_argument("--out", type=Path, help="write the report, with all raw samples, to this file")
+    measure.add_argument("--out", type=Path, help="write the reports, with all raw samples, to this file")
     _measure_options(measure)
-    verb("facts", _facts, "say what this machine is, and what runs a folder on it", folder="?")
+    verb("facts", _facts, "say what this machine is, and what runs a folder on it", count="?")
     return top
 
 
@@ -181,14 +183,14 @@ def _stream(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from edgeseq.devices.bench.command import measured, print_report
+    from edgeseq.devices.bench.command import measured, print_reports
 
-    report, missed = measured(options)
+    reports, missed = measured(options)
     if not options.json:
-        print_report(report)
+        print_reports(reports)
     error = {} if missed is None else _failed(missed)
     if options.json:
-        _print_json({**msgspec.to_builtins(report), **error})
+        _print_json({"reports": reports, **error})
     return 0 if missed is None else missed.exit_code
 
 

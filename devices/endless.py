@@ -13,11 +13,12 @@ from pathlib import Path
 
 import msgspec
 
+from edgeseq.devices.bench.alone import alone
 from edgeseq.devices.bench.counts import add, count, latency_of
 from edgeseq.devices.bench.measure import check_positive, entry_of, open_runs, report_of
 from edgeseq.devices.bench.report import BenchReport, LongRun, Minute, Paced, without_times, write_report
 from edgeseq.devices.bench.turns import WARM_UP, Run, Turn, paced_turn, tight_turn, warm_up
-from edgeseq.devices.board.moments import read_moment
+from edgeseq.devices.board.moments import Moment, read_moment, throttling
 from edgeseq.devices.conditions import AS_FOUND, Conditions, held
 from edgeseq.devices.engines import as_folder
 from edgeseq.devices.facts import EMULATED, read_facts
@@ -50,7 +51,7 @@ def bench_long(
 
     Raises:
         InputError: not an exported folder, a duration or rate that is not positive, a record of another run or one that
-            cannot be written, conditions that the system refuses.
+            cannot be written, conditions that the system refuses, or another process of this user measures.
         MissingDependency, Unsupported, GateFailed: the engine cannot run here, or not this folder.
     """
     folder = as_folder(folder)
@@ -58,7 +59,7 @@ def bench_long(
     check_positive({"duration": seconds, "rate": wanted_rate, "seconds": tight_seconds, "part seconds": part_seconds})
     facts = read_facts()
     emulated = facts.provenance == EMULATED
-    with held(conditions), open_record(record_of(out)) as record:
+    with open_record(record_of(out)) as record, alone(), held(conditions):
         name = engine or (record.first.engine if record.first else Session(folder).engine)
         (run,) = open_runs(folder, [name], wanted_rate)
         started = Started(
@@ -83,8 +84,8 @@ def bench_long(
             say(f"interrupted: {kept}; the same command goes on")
             raise
         tight_turn([run], 1e-3 if emulated else tight_seconds, random.Random(0))
-        report = _report(record, run, conditions)
-        write_report(out, report, sync=True)
+        report = _report(record, run, started)
+        write_report(out, {"reports": [report]}, sync=True)
         record.path.unlink()
     return report
 
@@ -110,7 +111,7 @@ def record_of(out: Path) -> Path:
 
 
 def _gaps(record: Record) -> str:
-    gaps = record.starts - 1
+    gaps = record.earlier - 1
     return "no gap before this one" if gaps == 0 else f"{gaps} {'gap' if gaps == 1 else 'gaps'} before this one"
 
 
@@ -130,12 +131,11 @@ def _part(turn: Turn, emulated: bool) -> Part:
     steps = len(turn.response_ns)
     if emulated:
         return Part(frames=steps, rss_bytes=rss_bytes())
-    calls = turn.call_ns[:steps]  # an interruption may have come between the two
     return Part(
         frames=steps,
-        call=count(calls),
+        call=count(turn.call_ns[:steps]),  # an interruption may have come ahead of the response, which is noted last
         response=count(turn.response_ns),
-        jitter=count([response - call for response, call in zip(turn.response_ns, calls, strict=True)]),
+        jitter=count(turn.jitter_ns[:steps]),
         deadline_misses=turn.misses,
         wall_ns=turn.wall_ns,
         cpu_ns=turn.cpu_ns,
@@ -152,12 +152,15 @@ def rss_bytes() -> int | None:
         return None
 
 
-def _report(record: Record, run: Run, conditions: Conditions) -> BenchReport:
-    processes = record.processes()
+def _report(record: Record, run: Run, here: Started) -> BenchReport:
+    processes, at_end = record.processes(), read_facts()
     parts = [part for process in processes for part in process.parts]
-    moments = [part.moment for part in parts if part.moment is not None]
-    warmed = msgspec.structs.replace(conditions, warm_up_calls=WARM_UP * (len(processes) + 1))
-    report = report_of(run.folder, [run], (processes[0].started.facts, read_facts()), moments, warmed)
+    moments = [moment for process in processes for moment in _moments(process)]
+    warmed = msgspec.structs.replace(here.conditions, warm_up_calls=WARM_UP * (len(processes) + 1))
+    own = [moment for process in processes[record.earlier :] for moment in _moments(process)]
+    reasons = [*map(_why_throttled, processes[: record.earlier]), throttling(here.facts, own, at_end)]
+    facts = (processes[0].started.facts, at_end)
+    report = report_of(run.folder, [run], facts, moments, warmed, _which(reasons))
     entry = msgspec.structs.replace(entry_of(run), paced=_paced(parts))
     return msgspec.structs.replace(
         report,
@@ -165,6 +168,34 @@ def _report(record: Record, run: Run, conditions: Conditions) -> BenchReport:
         resumed=len(processes) - 1,
         long_run=_long_run(processes, run.rate),
     )
+
+
+def _moments(process: Process) -> list[Moment]:
+    return [part.moment for part in process.parts if part.moment is not None]
+
+
+def _why_throttled(process: Process) -> str | None:
+    """By what an earlier process read, whose last reading stands for its end: a board may have been booted since."""
+    facts, moments = process.started.facts, _moments(process)
+    if not moments:
+        return None
+    *between, last = moments
+    end = msgspec.structs.replace(
+        facts,
+        clock_mhz=last.clock_mhz,
+        temperature_c=last.temperature_c,
+        throttled=last.throttled,
+        throttle=last.throttle,
+    )
+    return throttling(facts, between, end)
+
+
+def _which(reasons: Sequence[str | None]) -> str | None:
+    """The reasons of all processes in one sentence, which says of which process each is where there were several."""
+    if len(reasons) == 1:
+        return reasons[0]
+    said = (f"in process {number} of {len(reasons)}: {why}" for number, why in enumerate(reasons, 1) if why)
+    return "; ".join(said) or None
 
 
 def _paced(parts: Sequence[Part]) -> Paced:

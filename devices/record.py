@@ -19,6 +19,7 @@ import msgspec
 from edgeseq.devices.bench.counts import Counts
 from edgeseq.devices.board.moments import Moment
 from edgeseq.devices.conditions import Conditions
+from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.facts import Facts
 from edgeseq.errors import InputError
 
@@ -49,7 +50,14 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="edgeseq", ta
             "--priority": condition.priority or "as it was found",
             "--threads": f"{condition.threads}",
             "the machine": f"{self.facts.model or self.facts.machine} ({self.facts.provenance})",
+            "Python": self.facts.python,
+            **{package: self.facts.versions.get(package, "of no known version") for package in self._packages()},
         }
+
+    def _packages(self) -> tuple[str, ...]:
+        """What an upgrade may replace between two processes."""
+        kind = ENGINES.get(self.engine)  # None in the record of an edgeseq that has other engines
+        return kind.package if kind else self.engine, "numpy", "edgeseq"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag_field="edgeseq", tag="part"):
@@ -77,7 +85,8 @@ class Process:
 class Record:
     """A record that is open, and no other process's. Its parts stay on the disk: the memory of a run must not grow.
 
-    ``first`` is what the first process said, ``starts`` how many there were, ``frames`` the steps so far.
+    ``first`` is what the first process said, ``earlier`` how many there were before this one, ``frames`` the steps so
+    far.
     """
 
     def __init__(self, path: Path, file: FileIO) -> None:
@@ -89,7 +98,7 @@ class Record:
         self.path, self._file = path, file
         processes, self._kept = self._read()
         self.first = processes[0].started if processes else None
-        self.starts = len(processes)
+        self.earlier = len(processes)
         self.frames = sum(part.frames for process in processes for part in process.parts)
         file.truncate(self._kept)
         file.seek(self._kept)
@@ -114,7 +123,6 @@ class Record:
         """
         self._write(started)
         self.first = self.first or started
-        self.starts += 1
 
     def add(self, part: Part) -> None:
         """Append a part, and have it on the disk when this returns; an interruption waits for that.

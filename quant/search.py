@@ -149,7 +149,7 @@ def _ended(workshop: Workshop, chain: Chain, ready: Callable[[], object]) -> Out
 def measured(workshop: Workshop, chain: Chain) -> Outcome:
     """Run a chain, export it, prove it, and measure a step of it."""
     folder = workshop.exported(chain)
-    return _outcome(workshop.source, chain, folder, bench(folder, seconds=0.2, paced_seconds=3.0))
+    return _outcome(workshop.source, chain, folder, bench(folder, seconds=0.2, paced_seconds=3.0, wait=True))
 
 
 def _outcome(source: Folder, chain: Chain, folder: Folder, found: BenchReport) -> Outcome:
@@ -197,7 +197,7 @@ def remeasured(workshop: Workshop, outcomes: Sequence[Outcome], *, seconds: floa
     Every machine makes the same folders, of one seed; should it not, what is here is what was measured.
     """
     folders = [workshop.exported(each.chain) for each in outcomes]
-    found = bench_side_by_side(folders, seconds=0.2, paced_seconds=seconds) if folders else []
+    found = bench_side_by_side(folders, seconds=0.2, paced_seconds=seconds, wait=True) if folders else []
     pairs = zip(outcomes, folders, found, strict=True)
     return [_outcome(workshop.source, outcome.chain, folder, report) for outcome, folder, report in pairs]
 

@@ -1,11 +1,12 @@
-"""``python -m edgeseq.devices bench``: its options in, a report out, and the table that people read."""
+"""``python -m edgeseq.devices bench``: its options in, reports out, and the tables that people read."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from edgeseq.devices.bench.measure import bench
+from edgeseq.devices.bench.measure import bench_side_by_side
 from edgeseq.devices.bench.report import BenchReport, write_report
 from edgeseq.devices.bench.words import sentences
 from edgeseq.devices.budget import parse_budget, parse_duration, require
@@ -15,30 +16,32 @@ from edgeseq.devices.facts import EMULATED
 from edgeseq.errors import BudgetMissed, EdgeseqError, Unsupported
 
 
-def measured(options: argparse.Namespace) -> tuple[BenchReport, EdgeseqError | None]:
-    """Measure, and write the report where it is to go; with it what of its budget was missed, or cannot be judged.
+def measured(options: argparse.Namespace) -> tuple[list[BenchReport], EdgeseqError | None]:
+    """Measure the folders in turns, and write their reports where they are to go.
+
+    With them comes what of the budget was missed, or cannot be judged.
 
     Raises:
-        EdgeseqError: an option cannot be taken, or the folder not be measured.
+        EdgeseqError: an option cannot be taken, or a folder not be measured.
     """
     budget = parse_budget(options.max_p99, options.max_rss)
-    report = _measured(options)
+    reports = _measured(options)
     if options.out is not None:
         if options.duration is None:
-            write_report(options.out, report)
+            write_report(options.out, {"reports": reports})
         print(f"wrote {options.out}", file=sys.stderr)
     try:
-        require([report], budget)
+        require(reports, budget)
     except (BudgetMissed, Unsupported) as error:
-        return report, error
-    return report, None
+        return reports, error
+    return reports, None
 
 
-def _measured(options: argparse.Namespace) -> BenchReport:
+def _measured(options: argparse.Namespace) -> list[BenchReport]:
     conditions = parse_conditions(options.pin, options.priority, options.threads)
     if options.duration is None:
-        return bench(
-            options.folder,
+        return bench_side_by_side(
+            options.folders,
             options.engine,
             seconds=options.seconds,
             paced_seconds=options.paced_seconds,
@@ -46,9 +49,9 @@ def _measured(options: argparse.Namespace) -> BenchReport:
             conditions=conditions,
         )
     seconds = parse_duration(options.duration, "--duration")
-    engine, out = check_long([options.folder], options.engine, options.out)
-    return bench_long(
-        options.folder,
+    engine, out = check_long(options.folders, options.engine, options.out)
+    report = bench_long(
+        options.folders[0],
         out,
         seconds,
         engine,
@@ -57,10 +60,18 @@ def _measured(options: argparse.Namespace) -> BenchReport:
         conditions=conditions,
         say=lambda text: print(text, file=sys.stderr),
     )
+    return [report]
 
 
-def print_report(report: BenchReport) -> None:
-    """The table of engines, and what there is to say to it. Microseconds."""
+def print_reports(reports: Sequence[BenchReport]) -> None:
+    """For each folder the table of engines, and what there is to say to it. Microseconds."""
+    for number, report in enumerate(reports):
+        if number:
+            print()
+        _print(report)
+
+
+def _print(report: BenchReport) -> None:
     print(
         f"{report.name} on {report.facts.model or report.facts.machine} ({report.provenance}): {report.parameters} "
         f"parameters, {report.macs} MACs a step, state {report.state_bytes} bytes; paced at {report.rate:g} Hz; us"

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgeseq.devices.bench.alone import alone
 from edgeseq.devices.bench.power import measure_power
-from edgeseq.devices.bench.report import UNTIMED, BenchReport, EngineReport, Latency, Paced, latency, without_times
+from edgeseq.devices.bench.report import UNTIMED, BenchReport, EngineReport, Latency, Paced, latency, now, without_times
 from edgeseq.devices.bench.turns import MAX_SAMPLES, TURNS, WARM_UP, Run, Turn, paced_turn, tight_turn, warm_up
 from edgeseq.devices.board.moments import Moment, read_moment, throttling
 from edgeseq.devices.conditions import AS_FOUND, Conditions, held
@@ -37,6 +38,7 @@ def bench(
     rate: float | None = None,
     seed: int = 0,
     conditions: Conditions = AS_FOUND,
+    wait: bool = False,
 ) -> BenchReport:
     """Measure a folder's engines: as :func:`bench_side_by_side` does for one folder."""
     return bench_side_by_side(
@@ -47,6 +49,7 @@ def bench(
         rate=rate,
         seed=seed,
         conditions=conditions,
+        wait=wait,
     )[0]
 
 
@@ -59,6 +62,7 @@ def bench_side_by_side(
     rate: float | None = None,
     seed: int = 0,
     conditions: Conditions = AS_FOUND,
+    wait: bool = False,
 ) -> list[BenchReport]:
     """Measure the engines of folders, those named or all that work here, in turns, so that what the machine does
     meanwhile meets all of them.
@@ -66,28 +70,30 @@ def bench_side_by_side(
     The tight loop takes ``seconds`` for the engines of a folder together, in chunks whose order is shuffled each round
     by ``seed``; the paced run takes ``paced_seconds`` for each engine, at ``rate`` steps per second (by default the
     manifest's). Both come in ``TURNS`` parts, one after the other. On a board with rails the power is measured after.
+    ``wait`` for another measurement on this machine to end, which is an error otherwise (:mod:`~.bench.alone`).
 
     Raises:
-        InputError: not an exported folder, an unknown engine, a duration or rate that is not positive, or conditions
-            that the system refuses.
+        InputError: not an exported folder, an unknown engine, a duration or rate that is not positive, conditions that
+            the system refuses, or another process of this user measures.
         MissingDependency, Unsupported, GateFailed: a named engine cannot run here, or not this folder.
     """
     opened = [as_folder(folder) for folder in folders]
     check_positive({"seconds": seconds, "paced seconds": paced_seconds, "rate": 1.0 if rate is None else rate})
-    facts = read_facts()
-    emulated = facts.provenance == EMULATED
-    if emulated:
-        seconds = paced_seconds = 1e-3  # that the engines run is all there is to be seen
-    with held(conditions):
+    with alone(wait=wait), held(conditions):
+        facts = read_facts()
+        emulated = facts.provenance == EMULATED
+        if emulated:
+            seconds = paced_seconds = 1e-3  # that the engines run is all there is to be seen
         runs = [run for folder in opened for run in open_runs(folder, engines, rate)]
         moments = _alternate(runs, seconds * len(opened), paced_seconds, random.Random(seed))
         at_end = read_facts()
         power = None if emulated else measure_power(runs, min(paced_seconds, POWER_SECONDS))
     conditions = msgspec.structs.replace(conditions, warm_up_calls=2 * TURNS * WARM_UP)
+    throttled = throttling(facts, moments, at_end)
     reports = []
     for folder in opened:
         own = [number for number, run in enumerate(runs) if run.folder is folder]
-        report = report_of(folder, [runs[number] for number in own], (facts, at_end), moments, conditions)
+        report = report_of(folder, [runs[number] for number in own], (facts, at_end), moments, conditions, throttled)
         if power is not None:
             spent = msgspec.structs.replace(power, engines=tuple(power.engines[number] for number in own))
             report = msgspec.structs.replace(report, power=spent, energy=spent.provenance)
@@ -140,6 +146,7 @@ def report_of(
     facts: tuple[Facts, Facts],
     moments: Sequence[Moment],
     conditions: Conditions,
+    throttled: str | None,
 ) -> BenchReport:
     """What the runs of a folder came to; ``facts`` are those at the beginning and at the end."""
     before, after = facts
@@ -165,7 +172,8 @@ def report_of(
         engines=tuple(map(without_times, entries) if emulated else entries),
         conditions=conditions,
         moments=() if emulated else tuple(moments),
-        throttled=None if emulated else throttling(before, moments, after),
+        throttled=None if emulated else throttled,
+        measured=now(),
     )
 
 
@@ -173,6 +181,7 @@ def entry_of(run: Run) -> EngineReport:
     """One engine's samples and their quantiles."""
     calls = [ns for turn in run.paced for ns in turn.call_ns]
     responses = [ns for turn in run.paced for ns in turn.response_ns]
+    jitters = [ns for turn in run.paced for ns in turn.jitter_ns]
     paced = Paced(
         frames=len(calls),
         call=_latency(calls),
@@ -181,7 +190,7 @@ def entry_of(run: Run) -> EngineReport:
         cpu_share=sum(turn.cpu_ns for turn in run.paced) / max(sum(turn.wall_ns for turn in run.paced), 1),
         call_ns=calls,
         response_ns=responses,
-        jitter=_latency([response - call for response, call in zip(responses, calls, strict=True)]),
+        jitter=_latency(jitters),
     )
     file, size = _file(run.folder, run.session.engine)
     return EngineReport(

@@ -24,6 +24,7 @@ class Turn:
 
     call_ns: list[int] = field(default_factory=list)
     response_ns: list[int] = field(default_factory=list)
+    jitter_ns: list[int] = field(default_factory=list)
     misses: int = 0
     wall_ns: int = 0
     cpu_ns: int = 0
@@ -69,20 +70,23 @@ def tight_turn(runs: Sequence[Run], seconds: float, order: random.Random, most: 
 
 def paced_turn(run: Run, count: int, turn: Turn, at: int = 0) -> None:
     """Step ``count`` times at the sensor's rate by an absolute schedule, sleeping in between: lateness neither adds up
-    nor hides. ``at`` is the first frame, of those that come round and round.
+    nor hides. A step that is due while the one before it still runs begins behind that, and only what it is later than
+    this is jitter. ``at`` is the first frame, of those that come round and round.
     """
     step, frames, clock, period = run.session.step, run.frames, time.perf_counter_ns, 1e9 / run.rate
-    calls, responses = turn.call_ns, turn.response_ns
+    calls, responses, jitters = turn.call_ns, turn.response_ns, turn.jitter_ns
     cpu, begin = time.process_time_ns(), clock()
+    done = begin
     try:
         for i in range(count):
             frame, due = frames[(at + i) % len(frames)], begin + int((i + 1) * period)
             wait = due - clock()
             if wait > 0:
                 time.sleep(wait / 1e9)
-            start = clock()
+            free, start = done, clock()
             step(frame)
             done = clock()
+            jitters.append(start - max(due, free))
             calls.append(done - start)
             responses.append(done - due)
             turn.misses += done > due + period

@@ -50,7 +50,7 @@ def energy_words(entry: EnginePower) -> str:
         return "not known"
     seen, error = 1e6 * entry.joules_per_step, 1e6 * entry.joules_error
     known = f"{seen:,.1f} ± {error:,.1f} uJ a step above idle"
-    return known if seen > 2 * error else f"{known}, which is not told from none"
+    return known if seen > 2 * error else f"{known} (not told from none)"
 
 
 def _long_run(run: LongRun, resumed: int) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _long_run(run: LongRun, resumed: int) -> Iterator[str]:
     yield f"A long run: {duration_words(run.seconds)} in {len(run.minutes)} parts, {gaps}."
     if run.peak_rss_bytes is not None:
         grown = "" if run.rss_growth_bytes is None else f", and grew by {run.rss_growth_bytes / 1e6:.2f} MB"
-        yield f"Its memory: {run.peak_rss_bytes / 1e6:.1f} MB at most{grown}."
+        yield f"The process that measured it took {run.peak_rss_bytes / 1e6:.1f} MB at most{grown}."
 
 
 def duration_words(seconds: float) -> str:

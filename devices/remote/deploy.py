@@ -3,11 +3,13 @@
 All of it lies in one place (``~/.local/share/edgeseq``, or where XDG_DATA_HOME points there)::
 
     envs/<hash of the Python there, edgeseq's wheel and the requirements>/
+        checked/                   which folders have passed their check in it
+        runs/<hash of the command>/    of a run of hours, until its report has come
     folders/<hash of the model folder>/
-    runs/<hash of the command>/    of a run of hours, until its report has come
     cache/                         which engine was chosen
 
-What has no ``.complete`` in it was interrupted, and does not count.
+What was found out with an environment lies in it, and goes with it. What has no ``.complete`` in it was interrupted,
+and does not count.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import msgspec
 
 from edgeseq.devices.remote import install, refusals
 from edgeseq.devices.remote.command import Done
-from edgeseq.devices.remote.environment import NEW, Recipe, Say, linked, make, package
+from edgeseq.devices.remote.environment import Recipe, Say, linked, make, package
 from edgeseq.devices.remote.probe import Board, probe, why_not
 from edgeseq.devices.remote.ssh import Link
+from edgeseq.devices.remote.staging import SWEEP
 from edgeseq.devices.remote.wheel import build_wheel, runtimes
 from edgeseq.errors import DeviceUnreachable
 from edgeseq.folder import CARD_NAME, MANIFEST_NAME, Folder
@@ -31,15 +34,13 @@ from edgeseq.folder import CARD_NAME, MANIFEST_NAME, Folder
 _ASK_SECONDS = 60.0
 _CLEAN_SECONDS = 600.0
 _DATA = "case ${XDG_DATA_HOME-} in /*) data=$XDG_DATA_HOME ;; *) data=$HOME/.local/share ;; esac; data=$data/edgeseq"
-# Says where everything lies, and what is complete there. What is left of an installation that has died goes.
+# Says where everything lies, and what is complete there. What a link has left that has died goes.
 _LOOK = f"""
-{_DATA}
+{_DATA}{SWEEP}
 printf '%s\\n' "$data"
 cd -- "$data" 2>/dev/null || exit 0
-for each in envs/{NEW}*; do
-  pid=$(cat "$each/pid" 2>/dev/null) && [ -n "$pid" ] && [ ! -d "/proc/$pid" ] && rm -rf -- "$each"
-done
-find envs -maxdepth 1 -name '{NEW}*' -mmin +60 -exec rm -rf {{}} + 2>/dev/null
+sweep envs
+sweep folders
 for each in envs/*/{install.MARKER} folders/*/{install.MARKER}; do
   [ -e "$each" ] && printf '%s %s\\n' "${{each%/*}}" "$(cat "$each")"
 done
@@ -55,7 +56,7 @@ _CLEAN = f"""
 LC_ALL=C; export LC_ALL
 {_DATA}
 cd -- "$data" 2>/dev/null || exit 0
-rm -rf -- envs folders runs cache || exit 1
+rm -rf -- envs folders cache || exit 1
 cd / && rmdir -- "$data" 2>/dev/null
 :
 """
@@ -63,16 +64,21 @@ cd / && rmdir -- "$data" 2>/dev/null
 
 @dataclass(frozen=True)
 class Place:
-    """Where things lie on a board, as paths there: ``folders`` in the order they were given.
+    """Where things lie on a board, as paths there: ``folders`` in the order they were given, ``env`` the environment.
 
     ``left_out`` are the runtimes that there is nothing of for it.
     """
 
     board: Board
     data: str
-    python: str
+    env: str
     folders: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def python(self) -> str:
+        """The environment's interpreter."""
+        return f"{self.env}/bin/python"
 
     def run(self, link: Link, argv: Sequence[str], timeout: float | None = None) -> Done:
         """Run a program there, with nothing of the user's own in its way."""
@@ -112,7 +118,7 @@ def deploy(
             say(f"sending {folder.path.name}")
             _send_folder(link, folder, path)
     _mark(link, [env, *paths])
-    return Place(board, data, f"{env}/bin/python", tuple(paths), left_out)
+    return Place(board, data, env, tuple(paths), left_out)
 
 
 def clean(link: Link) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +15,11 @@ from edgeseq.devices.remote import install, refusals
 from edgeseq.devices.remote.command import Done
 from edgeseq.devices.remote.probe import Board, Python
 from edgeseq.devices.remote.ssh import Link
+from edgeseq.devices.remote.staging import staging
 from edgeseq.devices.remote.wheel import BASE
 from edgeseq.errors import DeviceUnreachable, EdgeseqError, InputError
 
 INSTALL_SECONDS = 3600.0  # numpy and two runtimes on a slow card, over a slow line
-NEW = ".new-"  # ahead of an environment's name, as long as it is being made
 _REMOVE_SECONDS = 600.0
 
 Say = Callable[[str], object]
@@ -72,10 +71,9 @@ def make(link: Link, recipe: Recipe, target: str, say: Say) -> tuple[str, ...]:
     Raises:
         DeviceUnreachable: it could not be made; says why, and nothing of it is left.
     """
-    folder, _, name = target.rpartition("/")
-    staging = f"{folder}/{NEW}{name}-{secrets.token_hex(4)}"
+    made = staging(target.rpartition("/")[0], link.owner)
     wanted = {
-        "staging": staging,
+        "staging": made,
         "target": target,
         "wheel": recipe.wheel.name,
         "needed": BASE,
@@ -85,7 +83,7 @@ def make(link: Link, recipe: Recipe, target: str, say: Say) -> tuple[str, ...]:
     try:
         with linked({each.name: each for each in [*recipe.wheels, recipe.wheel]}) as wheels:
             say("sending edgeseq" + (f" and the wheels in {recipe.wheelhouse}" if recipe.wheelhouse else ""))
-            link.send(wheels, f"{staging}/wheels")
+            link.send(wheels, f"{made}/wheels")
         names = [requirement.partition(">=")[0] for requirement in (*BASE, *recipe.optional)]
         say(f"installing {', '.join(names)}: once, for minutes on a small board")
         # -I: no module of the user's own comes ahead of the standard library.
@@ -93,7 +91,7 @@ def make(link: Link, recipe: Recipe, target: str, say: Say) -> tuple[str, ...]:
         done = link.run(command, input=Path(install.__file__).read_bytes(), timeout=INSTALL_SECONDS)
     except BaseException:
         with suppress(EdgeseqError):
-            link.run(["rm", "-rf", "--", staging], timeout=_REMOVE_SECONDS)
+            link.run(["rm", "-rf", "--", made], timeout=_REMOVE_SECONDS)
         raise
     answer = _answer(done)
     if "left_out" not in answer:

@@ -47,7 +47,6 @@ def main(arguments: str) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ended)
     try:
-        (staging / "pid").write_text(str(os.getpid()))
         left_out = _install(staging, wanted)
         _place(staging / "env", target, left_out)
     except (Failed, OSError) as error:

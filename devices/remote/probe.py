@@ -27,6 +27,7 @@ say kernel "$(uname -r)"
 say bits "$(getconf LONG_BIT 2>/dev/null)"
 say os "$(. /etc/os-release 2>/dev/null && printf %s "$PRETTY_NAME")"
 say model "$(tr -d '\000\n' </proc/device-tree/model 2>/dev/null)"
+say processor "$(grep -E '^(model name|CPU |Features|flags)' /proc/cpuinfo 2>/dev/null | sort -u | cksum)"
 say cores "$(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null)"
 say memory "$(grep '^MemTotal:' /proc/meminfo 2>/dev/null)"
 say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | head -n 1)"
@@ -64,9 +65,9 @@ class Python(msgspec.Struct, frozen=True):
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     """A board as its own programs describe it; None where none of them says.
 
-    ``bits`` are those of its programs: a 64-bit kernel may run a 32-bit system. ``disk_free_bytes`` is where its
-    user's home is, ``unwritable`` why nothing can be written there, ``clock_ahead_seconds`` how far its clock is ahead
-    of ours.
+    ``bits`` are those of its programs: a 64-bit kernel may run a 32-bit system. ``processor`` is a checksum of what its
+    kernel says of it. ``disk_free_bytes`` is where its user's home is, ``unwritable`` why nothing can be written there,
+    ``clock_ahead_seconds`` how far its clock is ahead of ours.
     """
 
     system: str | None
@@ -75,6 +76,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     bits: int | None
     os: str | None
     model: str | None
+    processor: str | None = None
     cores: int | None
     memory_bytes: int | None
     libc: str | None
@@ -129,6 +131,7 @@ def read_board(lines: Iterable[str], now: float) -> Board:
         bits=_whole(found.get("bits")) or (pythons[0].bits if pythons else None),
         os=found.get("os"),
         model=found.get("model"),
+        processor=found.get("processor"),
         cores=_whole(found.get("cores")),
         memory_bytes=_kilobytes(found.get("memory", "").split()[1:2]),
         libc=found.get("libc"),

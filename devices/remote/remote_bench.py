@@ -1,36 +1,31 @@
-"""Benches on boards elsewhere: each gets what it lacks, checks the files on its own processor, and measures them."""
+"""A bench on a board elsewhere: it gets what it lacks, checks the files on its own processor, and measures them."""
 
 from __future__ import annotations
 
 import hashlib
-import signal
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgeseq.devices.bench import BenchReport
-from edgeseq.devices.remote.command import Done
+from edgeseq.devices.remote import verbs
 from edgeseq.devices.remote.deploy import Place, deploy
 from edgeseq.devices.remote.inventory import Device
-from edgeseq.devices.remote.refusals import last_lines
-from edgeseq.devices.remote.ssh import Link, connect
-from edgeseq.devices.remote.target import Ssh
-from edgeseq.errors import DeviceUnreachable, EdgeseqError, GateFailed, InputError, MissingDependency, Unsupported
+from edgeseq.devices.remote.refusals import explain_write
+from edgeseq.devices.remote.ssh import Link
+from edgeseq.errors import DeviceUnreachable, EdgeseqError
 from edgeseq.folder import Folder
 
 CHECK_SECONDS = 1800.0
-SLACK_SECONDS = 900.0  # beside the measuring itself: engines are proven, opened, and started in processes of their own
+SLACK_SECONDS = 900.0  # of a folder, beside the measuring itself: engines are proven, opened, and started by themselves
 _ENGINES = 5  # that a folder may have
-_ENDING_SECONDS = 5.0
-_KINDS: dict[int, type[EdgeseqError]] = {
-    kind.exit_code: kind for kind in (InputError, MissingDependency, Unsupported, GateFailed)
-}
+# $1 a text, $2 the file that holds it when it is whole.
+_KEEP = 'mkdir -p -- "${2%/*}" && printf %s "$1" >"$2.new" && mv -f -- "$2.new" "$2"'
 
-Say = Callable[[str, str], object]
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -61,36 +56,45 @@ class Asked:
         """The engines, as options."""
         return [f"--engine={engine}" for engine in self.engines]
 
-    @property
-    def limit(self) -> float | None:
+    def limit(self, folders: int) -> float | None:
         """After how many seconds a board is no longer waited for; None: never, for a run of hours."""
         if self.duration is not None:
             return None
-        return self.seconds + (len(self.engines) or _ENGINES) * self.paced_seconds + SLACK_SECONDS
+        return folders * (self.seconds + (len(self.engines) or _ENGINES) * self.paced_seconds + SLACK_SECONDS)
 
-    def run_name(self, folder: Folder) -> str:
-        """What a run of hours is called on a board: the same command gives the same name again."""
-        return hashlib.sha256("\0".join([folder.hash, *self.arguments]).encode()).hexdigest()[:32]
+
+class _Checked(msgspec.Struct):
+    """A check that a folder passed: the files that no engine there runs."""
+
+    unchecked: tuple[str, ...]
+
+
+class _Measured(msgspec.Struct):
+    """What a bench prints there."""
+
+    reports: list[BenchReport]
 
 
 @dataclass(frozen=True)
 class Benched:
-    """What a board measured, a report for each folder; and what there is to say about it, in sentences."""
+    """What came of a board: the folders that were measured with their reports, and what there is to say, in sentences.
 
-    reports: list[BenchReport]
+    ``failed`` is what kept the others, or all of them, from being measured.
+    """
+
+    reports: list[tuple[Folder, BenchReport]]
     notes: list[str]
+    failed: EdgeseqError | None = None
 
 
-def bench_board(
-    link: Link, device: Device, folders: Sequence[Folder], asked: Asked, say: Callable[[str], object]
-) -> Benched:
-    """Send to a board what it lacks, let it check the folders and measure them, one after the other.
+def bench_board(link: Link, device: Device, folders: Sequence[Folder], asked: Asked, say: Say) -> Benched:
+    """Send to a board what it lacks, let it check the folders, and measure those that passed, in turns.
 
     ``say`` is told each step. Nothing is left running there.
 
     Raises:
         DeviceUnreachable: the link was lost, or edgeseq cannot run there.
-        EdgeseqError: what the bench on the board ended with; a file that computes wrongly there is a GateFailed.
+        EdgeseqError: no folder could be measured; a file that computes wrongly there is a GateFailed.
     """
     wheelhouse = Path(device.wheelhouse) if device.wheelhouse else None
     say("asking what it is")
@@ -100,159 +104,99 @@ def bench_board(
         + (f" in {wheelhouse}" if wheelhouse else "")
         for each in place.left_out
     ]
-    reports = []
+    passed: dict[str, Folder] = {}
+    failed: list[EdgeseqError] = []
     for folder, path in zip(folders, place.folders, strict=True):
-        name = folder.path.name
+        try:
+            notes += _check(link, place, folder, path, asked, say)
+            passed[path] = folder
+        except EdgeseqError as error:
+            if not link.alive():
+                raise
+            failed.append(error)
+    reports: list[BenchReport] = []
+    if passed:
+        say(f"measuring {_names(passed.values())}")
+        try:
+            reports, more = _measure(link, place, passed, asked)
+            notes += more
+        except EdgeseqError as error:
+            failed.append(error)
+    if not reports:
+        raise _one(failed)
+    return Benched(list(zip(passed.values(), reports, strict=True)), notes, _one(failed) if failed else None)
+
+
+def _one(failed: Sequence[EdgeseqError]) -> EdgeseqError:
+    return failed[0] if len(failed) == 1 else verbs.one_error(failed, "; ".join(map(str, failed)))
+
+
+def _names(folders: Iterable[Folder]) -> str:
+    return ", ".join(folder.path.name for folder in folders)
+
+
+def _key(place: Place, folder: Folder, options: Sequence[str]) -> str:
+    """The same for the same folder, options and processor: an environment there may serve several boards."""
+    parts = [folder.hash, f"{place.board.model}", f"{place.board.processor}", *options]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _check(link: Link, place: Place, folder: Folder, path: str, asked: Asked, say: Say) -> list[str]:
+    """Prove a folder's files on the board, once for its environment and processor; returns what there is to say of it.
+
+    What was remembered holds for these files: whoever opens a folder compares them with the hashes of its manifest.
+    """
+    name = folder.path.name
+    mark = f"{place.env}/checked/{_key(place, folder, asked.only)}"
+    try:
+        checked = msgspec.json.decode(place.run(link, ["cat", "--", mark]).stdout, type=_Checked)
+        say(f"{name} passed its check there before")
+    except msgspec.MsgspecError:  # never, or a power cut came between
         say(f"checking {name}")
-        unchecked = _check(link, place, folder, path, asked)
-        if not asked.engines:  # those that were named leave files out by themselves
-            notes += [f"{link.name} did not check {file} of {name}: no engine there runs it" for file in unchecked]
-        say(f"measuring {name}")
-        reports.append(_measure(link, place, folder, path, asked))
-    return Benched(reports, notes)
+        document = verbs.call(link, place, "verify", [path], asked.only, CHECK_SECONDS, f"checking {name}")
+        checked = msgspec.convert(document, _Checked)
+        kept = place.run(link, ["sh", "-c", _KEEP, "sh", msgspec.json.encode(checked).decode(), mark])
+        if kept.code:
+            say(f"that {name} passed is not remembered there: {explain_write(kept.stderr)}")
+    if asked.engines:  # those that were named leave files out by themselves
+        return []
+    return [f"{link.name} did not check {file} of {name}: no engine there runs it" for file in checked.unchecked]
 
 
-def _verb(place: Place, verb: str) -> list[str]:
-    return [place.python, "-m", "edgeseq.devices", verb]
+def _measure(
+    link: Link, place: Place, folders: Mapping[str, Folder], asked: Asked
+) -> tuple[list[BenchReport], list[str]]:
+    """The reports of folders, by their paths there, in their order; and what there is to say of them."""
+    doing = f"measuring {_names(folders.values())}"
 
+    def bench(*more: str) -> dict[str, Any]:
+        options = [*asked.arguments, *more]
+        return verbs.call(link, place, "bench", list(folders), options, asked.limit(len(folders)), doing)
 
-def _check(link: Link, place: Place, folder: Folder, path: str, asked: Asked) -> list[str]:
-    """Prove a folder's files on the board; returns those that no engine there runs."""
-    done = place.run(link, [*_verb(place, "verify"), path, "--json", *asked.only], CHECK_SECONDS)
-    try:
-        return list(_document(link, f"checking {folder.path.name}", done)["unchecked"])
-    except InputError as error:  # a power cut, or somebody's hand
-        place.run(link, ["rm", "-rf", "--", path])
-        raise InputError(f"{error} (removed there: the same command sends it again)") from None
-
-
-def _measure(link: Link, place: Place, folder: Folder, path: str, asked: Asked) -> BenchReport:
-    command = [*_verb(place, "bench"), path, "--json", *asked.arguments]
     if asked.duration is None:
-        return _report(link, folder, place.run(link, command, asked.limit))
-    run = f"{place.data}/runs/{asked.run_name(folder)}"  # what it has stays there until the report has come
+        return _reports(link, folders, bench()), []
+    (folder,) = folders.values()
+    run = (
+        f"{place.env}/runs/{_key(place, folder, asked.arguments)}"  # what it has stays there until the report has come
+    )
     out = f"{run}/report.json"
-    done = place.run(link, ["cat", out])  # a report that was made, and did not come
-    if done.code:
+    made = place.run(link, ["cat", "--", out])
+    notes = []
+    if made.code:
         place.run(link, ["mkdir", "-p", "--", run])
-        done = place.run(link, [*command, f"--out={out}"])
-    report = _report(link, folder, done)
+        reports = _reports(link, folders, bench(f"--out={out}"))
+    else:
+        reports = _reports(link, folders, verbs.document(link, made, doing))
+        notes = [f"{link.name} measured {folder.path.name} at {reports[0].measured}, by an earlier command"]
     place.run(link, ["rm", "-rf", "--", run])
-    return report
+    return reports, notes
 
 
-def _report(link: Link, folder: Folder, done: Done) -> BenchReport:
-    _document(link, f"measuring {folder.path.name}", done)
+def _reports(link: Link, folders: Mapping[str, Folder], document: dict[str, Any]) -> list[BenchReport]:
     try:
-        report = msgspec.json.decode(_last_line(done), type=BenchReport)
+        reports = msgspec.convert(document, _Measured, str_keys=True).reports
     except msgspec.ValidationError as error:
-        raise DeviceUnreachable(f"{link.name}: its report of {folder.path.name} is damaged: {error}") from None
-    return msgspec.structs.replace(report, device=link.name)
-
-
-def _document(link: Link, doing: str, done: Done) -> dict[str, Any]:
-    """The document that a verb printed there.
-
-    Raises:
-        EdgeseqError: the error that the verb ended with.
-        DeviceUnreachable: it ended without a word that is one.
-    """
-    try:
-        document = msgspec.json.decode(_last_line(done), type=dict[str, Any])
-    except msgspec.MsgspecError:
-        raise DeviceUnreachable(f"{link.name}: {doing} {_ended(done)}") from None
-    if "error" in document:
-        failed = document["error"]
-        raise error_of(failed["exit_code"], f"{link.name}: {failed['message']}")
-    return document
-
-
-def _last_line(done: Done) -> str:
-    return done.stdout.strip().rpartition("\n")[2]
-
-
-def error_of(exit_code: int, message: str) -> EdgeseqError:
-    """The error that has this exit code; DeviceUnreachable where a board's own has none that means the same here."""
-    kind = _KINDS.get(exit_code, DeviceUnreachable)
-    error = kind.__new__(kind)
-    EdgeseqError.__init__(error, message)  # not its own: that of a missing package words its message itself
-    return error
-
-
-def _ended(done: Done) -> str:
-    if 128 < done.code < 128 + signal.NSIG:
-        name = signal.Signals(done.code - 128).name
-        why = ", which is what a board does that has no memory left" if name == "SIGKILL" else ""
-        return f"was ended there by {name}{why}: {last_lines(done.stderr, 3)}"
-    return f"failed there: {last_lines(done.stderr, 3)}"
-
-
-@dataclass
-class Boards:
-    """Benches of several boards side by side, each with a link and a thread of its own: one that fails leaves the rest.
-
-    ``say`` is told the name of a board and its next step, from those threads.
-    """
-
-    devices: Mapping[str, Device]
-    folders: Sequence[Folder]
-    asked: Asked
-    accept_new: bool = False
-    say: Say = lambda name, step: None
-    _done: dict[str, Benched | BaseException] = field(default_factory=dict)
-    _links: list[Link] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _interrupted: bool = False
-
-    def bench(self) -> dict[str, Benched | EdgeseqError]:
-        """Measure on all of them; what each came to, in their order.
-
-        Raises:
-            KeyboardInterrupt: after all links have been closed, and so ended what ran on the boards.
-        """
-        threads = [threading.Thread(target=self._work, args=(name,), daemon=True) for name in self.devices]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            self._interrupt(threads)
-            raise
-        found: dict[str, Benched | EdgeseqError] = {}
-        for name in self.devices:
-            outcome = self._done[name]
-            if not isinstance(outcome, Benched | EdgeseqError):
-                raise outcome
-            found[name] = outcome
-        return found
-
-    def _interrupt(self, threads: Sequence[threading.Thread]) -> None:
-        with self._lock:
-            self._interrupted = True
-            links = list(self._links)
-        for link in links:
-            link.close()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(_ENDING_SECONDS)
-
-    def _work(self, name: str) -> None:
-        try:
-            self._done[name] = self._bench(name, self.devices[name])
-            self.say(name, "done")
-        except BaseException as error:  # the thread that waits for this one raises it
-            self._done[name] = error
-            self.say(name, "failed")
-
-    def _bench(self, name: str, device: Device) -> Benched:
-        target = device.target
-        if not isinstance(target, Ssh):
-            raise InputError(f"{name} is this machine, and is not measured over a link")
-        self.say(name, f"connecting to {target.url}")
-        with connect(target, self.accept_new or device.accept_new_host_key, name=name) as link:
-            with self._lock:
-                self._links.append(link)
-                if self._interrupted:
-                    raise KeyboardInterrupt
-            return bench_board(link, device, self.folders, self.asked, lambda step: self.say(name, step))
+        raise DeviceUnreachable(f"{link.name}: its report of {_names(folders.values())} is damaged: {error}") from None
+    if [report.folder_hash for report in reports] != [folder.hash for folder in folders.values()]:
+        raise DeviceUnreachable(f"{link.name}: its report is not that of {_names(folders.values())}")
+    return [msgspec.structs.replace(report, device=link.name) for report in reports]

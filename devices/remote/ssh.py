@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import selectors
 import shlex
@@ -26,6 +27,7 @@ from typing import BinaryIO
 
 from edgeseq.devices.remote.command import CHUNK, Done, Lines, exchange, line_for_shell
 from edgeseq.devices.remote.diagnosis import explain, last_words
+from edgeseq.devices.remote.staging import OWNER
 from edgeseq.devices.remote.target import Ssh
 from edgeseq.errors import DeviceUnreachable, EdgeseqError, InputError, MissingDependency, Unsupported
 
@@ -53,6 +55,7 @@ class Link:
 
     def __init__(self, name: str, program: str, master: subprocess.Popen[bytes], place: Path) -> None:
         self.name = name
+        self.owner = ""  # of what it makes on the board: set when the login is through
         self._program = program
         self._master = master
         self._place = place
@@ -108,12 +111,6 @@ class Link:
         from edgeseq.devices.remote.transfer import send
 
         send(self, local, remote, timeout)
-
-    def fetch(self, remote: str, local: Path, *, timeout: float | None = None) -> None:
-        """Copy a file or folder from the board; see :func:`edgeseq.devices.remote.transfer.fetch`."""
-        from edgeseq.devices.remote.transfer import fetch
-
-        fetch(self, remote, local, timeout)
 
     def stream(
         self,
@@ -219,9 +216,10 @@ def connect(
         command = _master_command(program, target, place, accept_new, timeout, mark)
         with (place / "log").open("ab") as log:
             link = Link(name, program, _start(command, stdin=True, stderr=log), place)
-        why = _wait(link._master, mark, timeout + LOGIN_SECONDS)
-        if why is not None:
+        owner, why = _wait(link._master, mark, timeout + LOGIN_SECONDS)
+        if owner is None:
             raise DeviceUnreachable(f"{name}: {why or explain(target, _log(place))}")
+        link.owner = owner
         yield link
     finally:
         if link is not None:
@@ -279,21 +277,22 @@ def _master_command(program: str, target: Ssh, place: Path, accept_new: bool, ti
     command += ["-l", target.user] if target.user else []
     command += ["-p", f"{target.port}"] if target.port else []
     # Says that the login is through, and then reads until this process has gone.
-    said = shlex.join(["sh", "-c", 'printf "%s\\n" "$1"; exec cat >/dev/null 2>&1', "sh", mark])
+    said = shlex.join(["sh", "-c", f'printf "%s %s\\n" "$1" {OWNER}; exec cat >/dev/null 2>&1', "sh", mark])
     return [*command, "--", target.host, said]
 
 
-def _wait(master: subprocess.Popen[bytes], mark: str, seconds: float) -> str | None:
-    """Wait for the login. None when it is through, else why not, in words; none where ssh's log has them."""
+def _wait(master: subprocess.Popen[bytes], mark: str, seconds: float) -> tuple[str | None, str]:
+    """Wait for the login. The owner that it says when it is through; or None and why not, where ssh has not said it."""
     assert master.stdout
     deadline = time.monotonic() + seconds
     said = b""
     with selectors.DefaultSelector() as ready:
         ready.register(master.stdout, selectors.EVENT_READ)
-        while f"{mark}\n".encode() not in said:
+        while not (found := re.search(rf"{mark} (\S+)\n".encode(), said)):
             left = deadline - time.monotonic()
             if left <= 0:
-                return f"the login was not through after {seconds:.0f} s: its shell hangs, or a key waits to be touched"
+                why = "its shell hangs, or a key waits to be touched"
+                return None, f"the login was not through after {seconds:.0f} s: {why}"
             if not ready.select(left):
                 continue
             data = os.read(master.stdout.fileno(), CHUNK)
@@ -301,9 +300,10 @@ def _wait(master: subprocess.Popen[bytes], mark: str, seconds: float) -> str | N
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     master.wait(CLOSE_SECONDS)
                 shell = said.decode(errors="replace").strip()
-                return f"its shell ended instead of running a command ({shell.splitlines()[-1]})" if shell else ""
+                why = f"its shell ended instead of running a command ({shell.splitlines()[-1]})" if shell else ""
+                return None, why
             said += data
-    return None
+    return found[1].decode(), ""
 
 
 def _start(command: Sequence[str], stdin: bool, stderr: int | BinaryIO = subprocess.PIPE) -> subprocess.Popen[bytes]:

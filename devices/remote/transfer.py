@@ -1,4 +1,4 @@
-"""Files to a board and back. What is there stays as it is until the new one is complete.
+"""Files to a board. What is there stays as it is until the new one is complete.
 
 rsync where both ends have it, which leaves what is there already where it is; else tar, over the link. Whatever comes
 is unpacked beside its target under another name, and takes its place by a rename.
@@ -7,32 +7,28 @@ is unpacked beside its target under another name, and takes its place by a renam
 from __future__ import annotations
 
 import contextlib
-import secrets
 import shlex
 import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+from edgeseq.devices.remote.staging import staging
 from edgeseq.errors import DeviceUnreachable, EdgeseqError, InputError
 
 if TYPE_CHECKING:
     from edgeseq.devices.remote.ssh import Link
 
-STAGING = ".edgeseq-part-"
 _ITEM, _END = "item", "end"  # in an archive: what is sent, and after it the sign that it came whole
 _SCRIPT_SECONDS = 60.0
 
-# $1 staging folder, $2 its parent. Says whether there is an rsync. What a lost link left there long ago goes.
-_PREPARE = f"""
+# $1 staging folder. Says whether there is an rsync.
+_PREPARE = """
 LC_ALL=C; export LC_ALL
-mkdir -p -- "$2" || exit 1
-find "$2" -maxdepth 1 -name '{STAGING}*' -mmin +60 -exec rm -rf {{}} + 2>/dev/null
-mkdir -- "$1" || exit 1
+mkdir -p -- "$1" || exit 1
 command -v rsync 2>/dev/null || :
 """
 # $1 staging folder, $2 target. A folder has to make way before another takes its name; a file is replaced at once.
@@ -56,12 +52,6 @@ trap 'rm -rf -- "$1"; exit 1' HUP INT TERM
 rm -rf -- "$1/{_ITEM}"
 tar -x -o -f - -C "$1" && [ -e "$1/{_END}" ] || {{ rm -rf -- "$1"; exit 1; }}
 {_PLACE}"""
-# $1 parent, $2 name with ./ ahead of it.
-_PACK = """
-LC_ALL=C; export LC_ALL
-cd -- "$1" && [ -e "$2" ] || { echo "there is no $1/${2#./}" >&2; exit 1; }
-exec tar -c -h -f - "$2"
-"""
 _MENDS = (
     ("No space left on device", "make room on the board (df -h shows where)"),
     ("Wrote only", "make room on the board (df -h shows where)"),
@@ -84,55 +74,25 @@ def send(link: Link, local: Path, remote: str, timeout: float | None = None) -> 
     if not local.exists():
         raise InputError(f"{local} is not there to be sent to {link.name}")
     parent, target = _split(remote)
-    staging = f"{parent}/{STAGING}{secrets.token_hex(8)}"
+    made = staging(parent, link.owner)
     doing = f"sending {str(local)!r} to {remote!r}"
     try:
-        both = bool(_script(link, doing, _PREPARE, [staging, parent])) and shutil.which("rsync")
-        if both and _rsync(link, local, f"{staging}/{_ITEM}", PurePosixPath(target).name, timeout):
-            _script(link, doing, _PLACE, [staging, target])
+        both = bool(_script(link, doing, _PREPARE, [made])) and shutil.which("rsync")
+        if both and _rsync(link, local, f"{made}/{_ITEM}", PurePosixPath(target).name, timeout):
+            _script(link, doing, _PLACE, [made, target])
         else:
-            _send_archive(link, doing, local, [staging, target], timeout)
+            _send_archive(link, doing, local, [made, target], timeout)
     except BaseException:
         with contextlib.suppress(EdgeseqError):
-            link.run(["rm", "-rf", "--", staging], timeout=_SCRIPT_SECONDS)
+            link.run(["rm", "-rf", "--", made], timeout=_SCRIPT_SECONDS)
         raise
-
-
-def fetch(link: Link, remote: str, local: Path, timeout: float | None = None) -> None:
-    """Make ``local`` a copy of a file or folder on the board; what it replaces stays until all has come.
-
-    Raises:
-        InputError: ``remote`` is no path, or ``local`` cannot be written.
-        DeviceUnreachable: the link was lost, or ``remote`` is not there, cannot be read, or is no tree of files.
-    """
-    parent, target = _split(remote)
-    name = PurePosixPath(target).name
-    doing = f"fetching {remote!r}"
-    try:
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=STAGING, dir=local.parent) as staging,
-            tempfile.TemporaryFile(dir=staging) as archive,
-        ):
-            argv = ["sh", "-c", _PACK, "sh", parent, f"./{name}"]
-            code, said = link.stream(argv, BytesIO(), 0, archive.write, timeout)
-            if code:
-                raise _failed(link, doing, said)
-            archive.seek(0)
-            try:
-                _unpack(archive, name, Path(staging) / "new")
-            except (tarfile.TarError, KeyError) as error:
-                raise _failed(link, doing, f"what came is no tree of files: {error}") from None
-            _replace(Path(staging) / "new" / name, local, Path(staging) / "old")
-    except OSError as error:
-        raise InputError(f"{local} cannot be written: {error.strerror or error}") from None
 
 
 def _split(remote: str) -> tuple[str, str]:
     """The folder that a path on the board is in, and the path; neither can be taken for an option."""
     path = PurePosixPath(remote)
     if path.name in ("", "..") or remote.startswith("~") or "\0" in remote:
-        raise InputError(f"{remote!r} is no path to send to or to fetch: give one relative to the home, or from / on")
+        raise InputError(f"{remote!r} is no path to send to: give one relative to the home, or from / on")
     start = "" if path.is_absolute() else "./"
     return f"{start}{path.parent}", f"{start}{path}"
 
@@ -182,34 +142,6 @@ def _nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-def _unpack(archive: IO[bytes], name: str, into: Path) -> None:
-    """Unpack files and folders below ``name``, and nothing else: the board may not be the one it seems to be."""
-    with tarfile.open(fileobj=archive, mode="r:") as opened:
-        for member in opened:
-            path = PurePosixPath(member.name)
-            if path.parts[:1] != (name,) or ".." in path.parts:
-                raise tarfile.TarError(f"it holds {member.name!r}")
-            place = into / path
-            if member.isdir():
-                place.mkdir(parents=True, exist_ok=True)
-                continue
-            source = opened.extractfile(member) if member.isreg() or member.islnk() else None
-            if source is None:
-                raise tarfile.TarError(f"{member.name!r} is neither a file nor a folder")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("wb") as written:
-                shutil.copyfileobj(source, written)
-
-
-def _replace(new: Path, local: Path, old: Path) -> None:
-    if new.is_dir() or local.is_dir():
-        if local.exists() or local.is_symlink():
-            local.rename(old)
-        new.rename(local)
-    else:
-        new.replace(local)
 
 
 def _failed(link: Link, doing: str, said: str) -> DeviceUnreachable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from edgeseq.cli.output import Clock, Document, Failed, Json, Show, kilobytes, percent, positive, typed
-from edgeseq.errors import BudgetMissed, Unsupported
+from edgeseq.errors import BudgetMissed, InputError, Unsupported
 from edgeseq.folder import Folder, open_folder
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def bench(
             out=out,
             accept_new=accept_new_host_key,
         )
+    _refuse({"--python": python, "--wheelhouse": wheelhouse, "--accept-new-host-key": accept_new_host_key})
     if duration is not None:
         long_run = _bench_long(show, opened, engine, duration, out, rate=rate, seconds=seconds, conditions=conditions)
         reports = [long_run]
@@ -141,6 +142,17 @@ def bench(
     hold(reports, budget, document)
     show.next(*following)
     return {**document, "next": typed(*following)}
+
+
+def _refuse(options: Mapping[str, object]) -> None:
+    """Refuse options, by name, that only a board could be asked for.
+
+    Raises:
+        InputError: naming an option that was given.
+    """
+    for name, value in options.items():
+        if value:
+            raise InputError(f"{name} is for boards, and none is named: --device NAME, or --device ssh://user@host")
 
 
 def shared(report: BenchReport) -> Document:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from edgeseq.cli.bench import bench_folders, bench_rows, hold, shared, show_bench, show_machine, show_said
 from edgeseq.cli.output import Clock, Document, Failed, Show, typed
+from edgeseq.devices.bench import write_report
 from edgeseq.devices.engines import ENGINES
+from edgeseq.devices.remote.boards import Boards
 from edgeseq.devices.remote.inventory import Device, find_device
+from edgeseq.devices.remote.remote_bench import Asked, Benched
 from edgeseq.devices.remote.target import LOCAL
+from edgeseq.devices.remote.verbs import one_error
 from edgeseq.errors import EdgeseqError, InputError, unknown
 from edgeseq.folder import GOLDEN_NAME, Folder
 
@@ -23,16 +26,6 @@ if TYPE_CHECKING:
     from edgeseq.devices.bench import BenchReport
     from edgeseq.devices.budget import Budget
     from edgeseq.devices.conditions import Conditions
-    from edgeseq.devices.remote.remote_bench import Asked
-
-
-@dataclass
-class Outcome:
-    """What devices came to: reports and notes of those that measured, and the errors of the others."""
-
-    reports: dict[str, list[BenchReport]] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    failed: dict[str, EdgeseqError] = field(default_factory=dict)
 
 
 def find_devices(names: Sequence[str], python: str | None, wheelhouse: Path | None) -> dict[str, Device]:
@@ -71,17 +64,21 @@ def bench_devices(
     """
     clock = Clock()
     _check(folders, devices, asked, out)
-    outcome = _measure(show, folders, devices, asked, conditions, accept_new)
-    reports = [report for name in devices for report in outcome.reports.get(name, [])]
-    if out is not None and reports:  # first of all: boards have worked for it
-        from edgeseq.devices.bench import write_report
-
-        write_report(out, {"reports": reports})
-    document = _show(show, folders, devices, outcome)
-    if out is not None and reports:
-        show.wrote(out, out.stat().st_size, clock)
-        document["report"] = str(out)
-    _finish(show, outcome, len(devices), reports, budget, document)
+    found: dict[str, Benched] = {}
+    document: Document = {}
+    try:
+        _measure(show, folders, devices, asked, conditions, accept_new, found)
+    finally:  # an interruption, or a bug that one board meets, does not lose what the others have worked for
+        found = {name: found[name] for name in devices if name in found}
+        reports = [report for benched in found.values() for _, report in benched.reports]
+        if out is not None and reports:
+            write_report(out, {"reports": reports})
+        if found:
+            document = _show(show, devices, found)
+        if out is not None and reports:
+            show.wrote(out, out.stat().st_size, clock)
+            document["report"] = str(out)
+    _finish(show, found, reports, budget, document)
     following: tuple[str | Path, ...] = ("inspect", folders[0].path)
     if out is not None:
         following = ("report", *(folder.path for folder in folders), "--bench", out, "--out", "report")
@@ -113,34 +110,32 @@ def _measure(
     asked: Asked,
     conditions: Conditions,
     accept_new: bool,
-) -> Outcome:
-    """Boards side by side; this machine after them, so that sending and waiting is not among its numbers."""
-    from edgeseq.devices.remote.remote_bench import Benched, Boards
+    found: dict[str, Benched],
+) -> None:
+    """Boards side by side; this machine after them, so that sending and waiting is not among its numbers.
 
-    outcome = Outcome()
+    ``found`` gets what each has come to, also those that were through before an exception.
+    """
     boards = {name: device for name, device in devices.items() if name != LOCAL}
     with _steps(show, boards) as say:
-        found = Boards(boards, folders, asked, accept_new, say).bench()
-    for name, benched in found.items():
-        if isinstance(benched, Benched):
-            outcome.reports[name], outcome.notes[name] = benched.reports, benched.notes
-        else:
-            outcome.failed[name] = benched
-    if LOCAL in devices:
-        try:
-            reports = bench_folders(
-                show,
-                folders,
-                asked.engines,
-                seconds=asked.seconds,
-                paced_seconds=asked.paced_seconds,
-                rate=asked.rate,
-                conditions=conditions,
-            )
-            outcome.reports[LOCAL] = [msgspec.structs.replace(report, device=LOCAL) for report in reports]
-        except EdgeseqError as error:
-            outcome.failed[LOCAL] = error
-    return outcome
+        Boards(boards, folders, asked, accept_new, say, found).bench()
+    if LOCAL not in devices:
+        return
+    try:
+        reports = bench_folders(
+            show,
+            folders,
+            asked.engines,
+            seconds=asked.seconds,
+            paced_seconds=asked.paced_seconds,
+            rate=asked.rate,
+            conditions=conditions,
+        )
+    except EdgeseqError as error:
+        found[LOCAL] = Benched([], [], error)
+    else:
+        named = [msgspec.structs.replace(report, device=LOCAL) for report in reports]
+        found[LOCAL] = Benched(list(zip(folders, named, strict=True)), [])
 
 
 @contextmanager
@@ -159,45 +154,50 @@ def _steps(show: Show, names: Mapping[str, object]) -> Iterator[Callable[[str, s
         yield lambda name, step: progress.update(lines[name], step=step)
 
 
-def _show(show: Show, folders: Sequence[Folder], devices: Mapping[str, Device], outcome: Outcome) -> Document:
+def _show(show: Show, devices: Mapping[str, Device], found: Mapping[str, Benched]) -> Document:
     """Show each device's numbers, and all of them in one table; the document of both."""
-    measured = {name: outcome.reports[name] for name in devices if name in outcome.reports}
-    pairs = [(folder, report) for found in measured.values() for folder, report in zip(folders, found, strict=True)]
+    pairs = [pair for benched in found.values() for pair in benched.reports]
     rows = bench_rows(show, [folder for folder, _ in pairs], [report for _, report in pairs])
     documents: Document = {}
-    for name, device in devices.items():
-        documents[name] = {"url": device.url}
+    for name, benched in found.items():
         show.line(name, "bold")
-        if name in outcome.failed:
-            error = outcome.failed[name]
-            show.line(f"FAILED: {error}", "red")
-            documents[name]["error"] = {
-                "type": type(error).__name__,
-                "message": str(error),
-                "exit_code": error.exit_code,
-            }
-        else:
-            own = [row for row in rows if row["device"] == name]
-            show_machine(show, measured[name][0])
-            show_bench(show, own)
-            show_said(show, measured[name])
-            notes = outcome.notes.get(name, [])
-            for note in notes:
-                show.text(note)
-            documents[name] |= {**shared(measured[name][0]), "notes": notes}
+        own = [row for row in rows if row["device"] == name]
+        documents[name] = {"url": devices[name].url, **_show_device(show, benched, own)}
         show.line()
     if len(devices) > 1:
-        show.table(["device", "model", "engine", ">paced\np50", ">\np99", ">late", ">MB"], _compared(devices, rows))
-    if set(measured) - {LOCAL} and any(row["accuracy_source"] == "measured" for row in rows):
+        show.table(
+            ["device", "model", "engine", ">paced\np50", ">\np99", ">late", ">MB"], _compared(found, devices, rows)
+        )
+    if any(row["accuracy_source"] == "measured" for row in rows) and {row["device"] for row in rows} - {LOCAL}:
         show.text("Accuracies were measured in this machine's engines; the files were checked on each board.")
     return {"devices": documents, "rows": rows}
 
 
-def _compared(devices: Mapping[str, Device], rows: Sequence[Document]) -> Iterator[list[str]]:
+def _show_device(show: Show, benched: Benched, rows: Sequence[Document]) -> Document:
+    """Show what one device has come to; its document."""
+    document: Document = {}
+    if benched.reports:
+        reports = [report for _, report in benched.reports]
+        show_machine(show, reports[0])
+        show_bench(show, rows)
+        show_said(show, reports)
+        for note in benched.notes:
+            show.text(note)
+        document = {**shared(reports[0]), "notes": benched.notes}
+    error = benched.failed
+    if error is not None:
+        show.line(f"FAILED: {error}", "red")
+        document["error"] = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    return document
+
+
+def _compared(found: Mapping[str, Benched], devices: Iterable[str], rows: Sequence[Document]) -> Iterator[list[str]]:
     """The paced numbers of all devices, in microseconds, and the memory."""
     for name in devices:
         own = [row for row in rows if row["device"] == name]
-        if not own:
+        if name not in found:
+            yield [name, "not measured", *["-"] * 5]
+        elif found[name].failed is not None:
             yield [name, "FAILED", *["-"] * 5]
         for row in own:
             paced, late, memory = row["paced_us"], row["deadline_misses"], row["peak_rss_bytes"]
@@ -207,10 +207,10 @@ def _compared(devices: Mapping[str, Device], rows: Sequence[Document]) -> Iterat
 
 
 def _finish(
-    show: Show, outcome: Outcome, count: int, reports: Sequence[BenchReport], budget: Budget, document: Document
+    show: Show, found: Mapping[str, Benched], reports: Sequence[BenchReport], budget: Budget, document: Document
 ) -> None:
     """Raise what ends the command: a device's failure ahead of a missed budget, which is then said."""
-    failed = list(outcome.failed.values())
+    failed = {name: benched.failed for name, benched in found.items() if benched.failed is not None}
     try:
         hold(reports, budget, document)
     except Failed as missed:
@@ -219,11 +219,8 @@ def _finish(
         show.warn(str(missed.error))
     if not failed:
         return
-    if count == 1:
-        raise Failed(failed[0], document)
-    from edgeseq.devices.remote.remote_bench import error_of
-
-    codes = {error.exit_code for error in failed}
-    code = codes.pop() if len(codes) == 1 else 6
-    names = ", ".join(outcome.failed)
-    raise Failed(error_of(code, f"{len(failed)} of {count} devices failed: {names}"), document)
+    errors = list(failed.values())
+    if len(found) == 1:
+        raise Failed(errors[0], document)
+    said = f"{len(failed)} of {len(found)} devices failed: {', '.join(failed)}"
+    raise Failed(one_error(errors, said), document)

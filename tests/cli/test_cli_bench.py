@@ -42,7 +42,8 @@ def test_a_long_run_writes_its_report_and_goes_into_a_page(edgeseq, exported, tm
     assert done.code == 0, done.err
     assert "A long run: 0.2 s in 1 parts, without a gap." in done.out
     assert f"wrote {out}" in done.out
-    assert json.loads(out.read_text(encoding="utf-8"))["long_run"]["minutes"][0]["frames"] == 10
+    (report,) = json.loads(out.read_text(encoding="utf-8"))["reports"]
+    assert report["long_run"]["minutes"][0]["frames"] == 10
     made = edgeseq("report", exported, "--bench", out, "--no-baseline", "--out", tmp_path / "report", "--json")
     assert made.code == 0, made.err
 

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from edgeseq.devices.__main__ import main
@@ -15,7 +21,8 @@ from edgeseq.devices.bench.turns import MAX_SAMPLES, TURNS, WARM_UP
 from edgeseq.devices.board.moments import read_moment
 from edgeseq.devices.conditions import AS_FOUND, Conditions
 from edgeseq.devices.facts import read_facts
-from edgeseq.devices.fresh import Fresh, measure_fresh
+from edgeseq.devices.fresh import Fresh, measure_fresh, peak_rss_bytes
+from edgeseq.devices.report.gather import read_bench
 from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.folder import open_folder
 
@@ -23,6 +30,11 @@ from edgeseq.folder import open_folder
 @pytest.fixture(scope="module")
 def report(folders: dict[str, Path]) -> BenchReport:
     return bench(folders["leaky"], seconds=0.05, paced_seconds=0.2, rate=100.0)
+
+
+def printed(text: str) -> list[BenchReport]:
+    """The reports of the one document that the verb printed."""
+    return msgspec.convert(json.loads(text)["reports"], list[BenchReport])
 
 
 def test_a_report_survives_json(report: BenchReport) -> None:
@@ -51,7 +63,7 @@ def test_a_report_is_complete(report: BenchReport, folders: dict[str, Path]) -> 
         assert 0 < len(entry.tight_ns) <= MAX_SAMPLES + 100
         pairs = list(zip(entry.paced.response_ns, entry.paced.call_ns, strict=True))
         assert all(response >= call > 0 for response, call in pairs)
-        assert entry.paced.jitter == latency([response - call for response, call in pairs])
+        assert 0 < (entry.paced.jitter.p50 or 0) <= max(response - call for response, call in pairs) / 1e3
         assert entry.tight == latency(entry.tight_ns)
         if entry.engine != "numpy":
             assert entry.file_bytes == (folder / entry.file).stat().st_size
@@ -69,13 +81,47 @@ def test_a_report_says_under_what_conditions_it_was_measured(report: BenchReport
 
 
 def test_a_report_of_an_older_edgeseq_reads(report: BenchReport) -> None:
-    new = ("conditions", "moments", "throttled", "power", "resumed", "long_run")
+    new = ("conditions", "moments", "throttled", "power", "resumed", "long_run", "device", "measured")
     document = {name: value for name, value in msgspec.to_builtins(report).items() if name not in new}
     for entry in document["engines"]:
         del entry["paced"]["jitter"]
     old = msgspec.convert(document, BenchReport)
     assert old.engines[0].tight == report.engines[0].tight
     assert (old.conditions, old.moments, old.engines[0].paced.jitter) == (AS_FOUND, (), UNTIMED)
+    assert old.measured is None
+
+
+def test_a_report_says_when_the_measurement_ended(folders: dict[str, Path]) -> None:
+    begun = time.time()
+    found = bench(folders["leaky"], ["numpy"], seconds=0.01, paced_seconds=0.3, rate=100.0)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found.measured or "")
+    ended = datetime.fromisoformat(found.measured or "").timestamp()
+    assert int(begun + 0.3) <= ended <= time.time()
+
+
+def test_several_folders_are_measured_in_turns_into_one_document(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paced: list[str] = []
+
+    def told(run: turns.Run, *arguments: Any) -> None:
+        paced.append(run.folder.manifest.name)
+        turns.paced_turn(run, *arguments)
+
+    monkeypatch.setattr(measure, "paced_turn", told)
+    names, out = ["leaky", "gated"], tmp_path / "bench.json"
+    short = ("--engine", "numpy", "--seconds", "0.01", "--paced-seconds", "0.1", "--out", str(out))
+    command = ["bench", *(str(folders[name]) for name in names), *short]
+    assert main([*command, "--json"]) == 0
+    found = capsys.readouterr().out
+    assert [set(paced[at : at + 2]) for at in range(0, 2 * TURNS, 2)] == TURNS * [set(names)]
+    assert list(json.loads(found)) == ["reports"]
+    assert [report.name for report in printed(found)] == names
+    assert list(read_bench(out)) == printed(found)
+    assert main(command) == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.startswith("leaky on ")
+    assert second.startswith("gated on ")
 
 
 def test_tight_and_paced_turns_alternate_after_a_warm_up(
@@ -99,6 +145,40 @@ def test_tight_and_paced_turns_alternate_after_a_warm_up(
     assert done == TURNS * once
 
 
+class Clock:
+    """A clock by hand: a sleep wakes ``late`` nanoseconds after its time, and looking costs nothing."""
+
+    def __init__(self, late: int) -> None:
+        self.now, self.late = 1_000_000_000, late
+
+    def let_pass(self, nanoseconds: int) -> None:
+        self.now += nanoseconds
+
+    def sleep(self, seconds: float) -> None:
+        self.let_pass(round(1e9 * seconds) + self.late)
+
+
+@pytest.mark.parametrize("steps_ms", [1, 25])
+def test_jitter_is_the_lateness_of_the_machine_and_not_the_backlog_of_a_slow_model(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, steps_ms: int
+) -> None:
+    clock = Clock(late=70_000)
+    (run,) = measure.open_runs(open_folder(folders["leaky"]), ["numpy"], 100.0)
+    monkeypatch.setattr(run.session, "step", lambda frame: clock.let_pass(1_000_000 * steps_ms))
+    monkeypatch.setattr(
+        turns, "time", SimpleNamespace(sleep=clock.sleep, perf_counter_ns=lambda: clock.now, process_time_ns=lambda: 0)
+    )
+    turn = turns.Turn()
+    turns.paced_turn(run, 10, turn)
+    behind = steps_ms > 10
+    assert turn.jitter_ns == [70_000] + 9 * [0 if behind else 70_000]
+    assert turn.call_ns == 10 * [1_000_000 * steps_ms]
+    assert turn.response_ns == [
+        70_000 + 1_000_000 * steps_ms + (1_000_000 * (steps_ms - 10) * i if behind else 0) for i in range(10)
+    ]
+    assert turn.misses == (10 if behind else 0)
+
+
 def test_a_run_that_was_slowed_down_is_marked(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +188,7 @@ def test_a_run_that_was_slowed_down_is_marked(
     assert main(arguments) == 0
     assert "THROTTLED: soft temperature limit" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0
-    report = msgspec.json.decode(capsys.readouterr().out, type=BenchReport)
+    (report,) = printed(capsys.readouterr().out)
     assert "soft temperature limit" in (report.throttled or "")
     assert report.moments == 2 * TURNS * (hot,)
 
@@ -197,6 +277,16 @@ def test_a_model_folder_that_holds_a_module_does_not_run_it(
     assert list(folder.glob("ran-*")) == []
 
 
+def test_the_peak_of_a_process_is_what_the_kernel_kept_and_not_of_the_one_that_started_it(
+    folders: dict[str, Path],
+) -> None:
+    size = 200_000_000
+    np.ones(size, np.uint8)  # gone when it is asked for
+    assert (own := peak_rss_bytes() or 0) > size
+    fresh = measure_fresh(folders["leaky"], "numpy").peak_rss_bytes or 0
+    assert 5_000_000 < fresh < size < own
+
+
 def test_a_process_that_fails_is_an_error_with_its_last_line(folders: dict[str, Path]) -> None:
     with pytest.raises(EdgeseqError, match=r"engine litrt failed in a process of its own.*Did you mean 'litert'"):
         measure_fresh(folders["leaky"], "litrt")
@@ -215,8 +305,7 @@ def test_an_emulated_board_shows_no_times(
     monkeypatch.setattr(measure, "read_facts", lambda: emulated)
     arguments = ["bench", str(folders["leaky"]), "--engine", "numpy", "--seconds", "9", "--paced-seconds", "99"]
     assert main([*arguments, "--json"]) == 0
-    content = capsys.readouterr().out
-    report = msgspec.json.decode(content, type=BenchReport)
+    (report,) = printed(capsys.readouterr().out)
     (entry,) = report.engines
     assert (report.provenance, report.timer_ns) == ("emulated-functional", None)
     nothing = Latency(None, None, None, None)

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseq.devices.__main__ import main
-from edgeseq.devices.bench import BenchReport, bench, write_report
+from edgeseq.devices.bench import BenchReport, LongRun, bench, write_report
 from edgeseq.devices.budget import Budget, parse_budget, parse_duration, parse_size, require
+from edgeseq.devices.fresh import Fresh
+from edgeseq.devices.report.gather import read_bench
 from edgeseq.errors import BudgetMissed, InputError, Unsupported
 
 SHORT = ("--seconds", "0.01", "--paced-seconds", "0.1")
@@ -95,6 +97,22 @@ def test_a_missed_size_names_both_engines(report: BenchReport) -> None:
         require([report], parse_budget(max_rss="1MB"))
 
 
+def test_the_size_of_a_long_run_is_that_of_a_device_and_its_growth(report: BenchReport) -> None:
+    replace = msgspec.structs.replace
+    entry = replace(report.engines[0], fresh=Fresh(1.0, 1.0, 40_000_000))
+
+    def of(growth: int | None) -> BenchReport:
+        run = LongRun(
+            seconds=1.0, minutes=(), call_counts={}, peak_rss_bytes=90_000_000, rss_growth_bytes=growth
+        )  # 90 MB with the tools that measured it
+        return replace(report, engines=(entry,), long_run=run)
+
+    for growth in (None, -300_000, 0, 5_000_000):
+        require([of(growth)], parse_budget(max_rss="45MB"))
+    with pytest.raises(BudgetMissed, match=r"peak resident memory 45\.1 MB, --max-rss allows 45\.0 MB"):
+        require([of(5_100_000)], parse_budget(max_rss="45MB"))
+
+
 def test_a_value_that_nobody_measured_cannot_keep_a_budget(report: BenchReport) -> None:
     with pytest.raises(Unsupported, match="leaky in litert: --max-p99 cannot be judged on this machine"):
         require([with_p99(report, None, 1.0)], parse_budget("1h"))
@@ -135,12 +153,13 @@ def test_a_missed_budget_comes_after_the_report(
     said = capsys.readouterr()
     assert said.out.splitlines()[2].startswith("numpy ")
     assert "error: over the budget: leaky in numpy: peak resident memory" in said.err
-    assert msgspec.json.decode(out.read_bytes(), type=BenchReport).name == "leaky"
+    assert [report.name for report in read_bench(out)] == ["leaky"]
     assert main([*arguments, "--json"]) == 7
     document = json.loads(capsys.readouterr().out)
     assert document["error"]["type"] == "BudgetMissed"
     assert document["error"]["exit_code"] == 7
-    assert msgspec.convert(document, BenchReport).engines[0].engine == "numpy"
+    (found,) = msgspec.convert(document["reports"], list[BenchReport])
+    assert found.engines[0].engine == "numpy"
 
 
 @pytest.mark.parametrize("option", [["--max-p99", "2"], ["--max-rss", "60"], ["--duration", "1"], ["--threads", "0"]])

@@ -18,10 +18,12 @@ from edgeseq.devices import endless
 from edgeseq.devices.__main__ import main
 from edgeseq.devices.bench import BenchReport, measure
 from edgeseq.devices.bench.words import sentences
+from edgeseq.devices.board.moments import read_moment
 from edgeseq.devices.conditions import Conditions
 from edgeseq.devices.endless import bench_long, record_of
 from edgeseq.devices.facts import read_facts
 from edgeseq.devices.fresh import Fresh
+from edgeseq.devices.report.gather import read_bench
 from edgeseq.errors import InputError
 
 RATE, PART = 200.0, 0.1
@@ -85,7 +87,7 @@ def run(folder: Path, out: Path, seconds: float = 0.5, **options: Any) -> BenchR
 def test_a_long_run_has_its_minutes_and_its_memory(folders: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "long.json"
     report = run(folders["leaky"], out)
-    assert msgspec.json.decode(out.read_bytes(), type=BenchReport) == report
+    assert read_bench(out) == (report,)
     assert [path.name for path in tmp_path.iterdir()] == ["long.json"]
     (entry,), long = report.engines, report.long_run
     assert long is not None
@@ -104,7 +106,7 @@ def test_a_long_run_has_its_minutes_and_its_memory(folders: dict[str, Path], tmp
     assert (long.peak_rss_bytes, long.rss_growth_bytes) == (max(sizes), sizes[-1] - sizes[0])
     said = " ".join(sentences(report))
     assert "A long run: 0.5 s in 5 parts, without a gap." in said
-    assert f"Its memory: {max(sizes) / 1e6:.1f} MB at most, and grew by" in said
+    assert f"The process that measured it took {max(sizes) / 1e6:.1f} MB at most, and grew by" in said
 
 
 def test_an_interrupted_run_keeps_what_it_has_and_goes_on(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -226,6 +228,73 @@ def test_the_record_of_another_run_is_refused_and_kept(
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("changed", ["Python", "ai-edge-litert", "numpy", "edgeseq"])
+def test_an_upgrade_in_the_middle_makes_it_another_run(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    out, facts = tmp_path / "long.json", read_facts()
+    with monkeypatch.context() as patch:
+        patch.setattr(endless, "write_report", full)
+        with pytest.raises(InputError):
+            run(folders["leaky"], out, 0.1, engine="litert")
+    newer = {**facts.versions, "onnxruntime": "99.1"}  # which this engine does not run
+    monkeypatch.setattr(endless, "read_facts", lambda: msgspec.structs.replace(facts, versions=newer))
+    run(folders["leaky"], tmp_path / "other.json", 0.1, engine="litert")
+    versions = {**newer, **({changed: "99.1"} if changed in newer else {})}
+    python = "99.1" if changed == "Python" else facts.python
+    monkeypatch.setattr(endless, "read_facts", lambda: msgspec.structs.replace(facts, versions=versions, python=python))
+    before = record_of(out).read_bytes()
+    with pytest.raises(InputError, match=rf"the first part of another run: {changed} is 99\.1, not "):
+        run(folders["leaky"], out, 0.1, engine="litert")
+    assert record_of(out).read_bytes() == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_record_of_an_engine_that_nobody_knows_is_another_run(folders: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "long.json"
+    stop(start(folders["leaky"], out, 100.0), out, signal.SIGKILL, after=1)
+    record_of(out).write_bytes(record_of(out).read_bytes().replace(b'"engine":"numpy"', b'"engine":"tpu"'))
+    with pytest.raises(InputError, match="another run: the engine is numpy, not tpu"):
+        run(folders["leaky"], out)
+    with pytest.raises(InputError, match="unknown engine 'tpu'"):
+        run(folders["leaky"], out, engine=None)
+
+
+SINCE = "under-voltage since boot"
+
+
+@pytest.mark.usefixtures("quick")
+def test_each_process_of_a_run_is_judged_by_its_own_readings(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "long.json"
+
+    def measured(before: tuple[str, ...], meanwhile: tuple[str, ...], seconds: float) -> BenchReport:
+        facts = msgspec.structs.replace(read_facts(), throttled="1", throttle=before)
+        moment = msgspec.structs.replace(read_moment(), throttled="1", throttle=meanwhile)
+        monkeypatch.setattr(endless, "read_facts", lambda: facts)
+        monkeypatch.setattr(endless, "read_moment", lambda: moment)
+        return run(folders["leaky"], out, seconds)
+
+    for words, seconds in (((), 0.2), ((SINCE,), 0.4)):  # before the second one it was so already
+        with monkeypatch.context() as patch:
+            patch.setattr(endless, "write_report", full)
+            with pytest.raises(InputError):
+                measured(words, words, seconds)
+    assert measured((SINCE,), (SINCE,), 0.5).throttled is None
+    with monkeypatch.context() as patch:
+        patch.setattr(endless, "write_report", full)
+        for before, meanwhile, seconds in (((), (), 0.2), ((), (SINCE,), 0.4)):
+            with pytest.raises(InputError):
+                measured(before, meanwhile, seconds)
+    report = measured((SINCE,), (SINCE, "throttled now"), 0.5)
+    assert report.throttled == (
+        f"in process 2 of 3: {SINCE}, which was not so when it began; in process 3 of 3: throttled in 1 of 3 readings"
+    )
+    assert "THROTTLED: in process 2 of 3" in " ".join(sentences(report))
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -316,11 +385,14 @@ def test_the_verb_runs_one_engine_and_needs_a_place(
     both = ["--engine", "numpy", "--engine", "litert"]
     assert main(["bench", folder, "--duration", "1h", *both, "--out", out]) == 2
     assert "--duration runs one engine, 2 were named" in capsys.readouterr().err
+    assert main(["bench", folder, str(folders["gated"]), "--duration", "1h", "--out", out]) == 2
+    assert "--duration runs one folder, 2 were named" in capsys.readouterr().err
     assert main(["bench", folder, "--duration", "1h"]) == 2
     assert "--duration needs --out FILE" in capsys.readouterr().err
     short = ["--duration", "100ms", "--rate", "100", "--seconds", "0.01", "--engine", "numpy", "--out", out]
     assert main(["bench", folder, *short, "--max-rss", "1MB", "--json"]) == 7
     document = json.loads(capsys.readouterr().out)
     assert document["error"]["exit_code"] == 7
-    assert document["long_run"]["minutes"][0]["frames"] == 10
+    assert [report["long_run"]["minutes"][0]["frames"] for report in document["reports"]] == [10]
+    assert json.loads((tmp_path / "long.json").read_bytes()) == {"reports": document["reports"]}
     assert [path.name for path in tmp_path.iterdir()] == ["long.json"]

@@ -106,7 +106,7 @@ def test_an_energy_within_its_error_is_said_to_be_none() -> None:
     seen = power.EnginePower("numpy", rails, 3e-6, 1e-6)
     lost = power.EnginePower("numpy", rails, 1e-6, 1e-6)
     assert energy_words(seen) == "3.0 ± 1.0 uJ a step above idle"
-    assert energy_words(lost).endswith("which is not told from none")
+    assert energy_words(lost).endswith("(not told from none)")
 
 
 def test_without_rails_nothing_is_measured(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,8 @@ def test_this_machine_over_ssh_is_what_it_is(link, server):
     assert found.memory_bytes
     assert found.bits == 64
     assert found.cores
+    assert found.processor == probe(link).processor
+    assert re.fullmatch(r"\d+ \d+", found.processor or "")
     free = shutil.disk_usage(server.home).free
     assert found.disk_free_bytes == pytest.approx(free, rel=0.2)
     assert found.clock_ahead_seconds is not None

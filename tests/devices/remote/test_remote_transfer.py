@@ -1,14 +1,12 @@
-"""Files to a board and back: whole or not at all, by rsync or tar, whatever they are called."""
+"""Files to a board: whole or not at all, by rsync or tar, whatever they are called."""
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 
 from edgeseq.devices.remote import transfer
 from edgeseq.devices.remote.ssh import connect
+from edgeseq.devices.remote.staging import PREFIX
 from edgeseq.errors import DeviceUnreachable, InputError
 
 from .conftest import children, is_running, put_tool, socket_place, wait_until
@@ -57,19 +56,14 @@ def contents(place: Path) -> dict[str, bytes | None]:
 
 def staged(place: Path) -> list[Path]:
     # By os.walk, which takes it as it comes that the board is just removing them.
-    return [
-        Path(folder, name) for folder, names, _ in os.walk(place) for name in names if name.startswith(transfer.STAGING)
-    ]
+    return [Path(folder, name) for folder, names, _ in os.walk(place) for name in names if name.startswith(PREFIX)]
 
 
-def test_a_folder_goes_and_comes_back(link, server, tree, way, tmp_path):
+def test_a_folder_goes_there(link, server, tree, way):
     link.send(tree, str(server.home / "on" / "the" / "way"))
     assert contents(server.home / "on" / "the" / "way") == contents(tree)
     assert os.access(server.home / "on" / "the" / "way" / "run", os.X_OK)
-    link.fetch(str(server.home / "on"), tmp_path / "new" / "back")
-    assert contents(tmp_path / "new" / "back" / "the" / "way") == contents(tree)
     assert not staged(server.home)
-    assert not staged(tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,8 +72,6 @@ def test_names_mean_nothing_to_a_shell(link, server, way, tmp_path, name):
     (tmp_path / "local" / name).write_text("content")
     link.send(tmp_path / "local" / name, f"{server.home}/{name}/{name}")
     assert (server.home / name / name).read_text() == "content"
-    link.fetch(f"{server.home}/{name}/{name}", tmp_path / "back" / name)
-    assert (tmp_path / "back" / name).read_text() == "content"
     assert [entry.name for entry in server.home.iterdir()] == [name]
     assert not Path("HIT").exists()
 
@@ -99,22 +91,11 @@ def test_what_is_there_is_replaced_and_not_mixed(link, server, tree, way, tmp_pa
     assert [entry.name for entry in server.home.iterdir()] == ["target"]
 
 
-def test_fetching_replaces_what_is_here(link, server, tree, tmp_path):
-    (server.home / "file").write_text("new")
-    here = tmp_path / "here"
-    for remote, expected in ((server.home / "file", None), (tree, contents(tree)), (tree, contents(tree))):
-        link.fetch(str(remote), here)
-        assert (here.read_text() == "new") if expected is None else (contents(here) == expected)
-    link.fetch(str(server.home / "file"), here)
-    assert here.read_text() == "new"
-
-
-def test_without_rsync_on_the_board_tar_does_it(poor_server, tree, tmp_path, monkeypatch):
+def test_without_rsync_on_the_board_tar_does_it(poor_server, tree, monkeypatch):
     monkeypatch.setattr(transfer, "_rsync", lambda *_: pytest.fail("rsync was called"))
     with connect(poor_server.target) as link:
         link.send(tree, str(poor_server.home / "target"))
-        link.fetch(str(poor_server.home / "target"), tmp_path / "back")
-    assert contents(poor_server.home / "target") == contents(tree) == contents(tmp_path / "back")
+    assert contents(poor_server.home / "target") == contents(tree)
 
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="there is no rsync here: make sshd")
@@ -127,20 +108,15 @@ def test_where_a_shell_says_more_than_rsync_bears_tar_does_it(server, tree):
 
 
 @pytest.mark.parametrize("remote", ["", "/", ".", "..", "a/..", "~/models", "a\0b"])
-def test_what_is_no_place_for_a_copy_is_refused(link, tree, tmp_path, remote):
+def test_what_is_no_place_for_a_copy_is_refused(link, tree, remote):
     with pytest.raises(InputError, match="no path to send to"):
         link.send(tree, remote)
-    with pytest.raises(InputError, match="no path to send to"):
-        link.fetch(remote, tmp_path / "back")
 
 
-def test_nothing_to_send_and_nothing_to_fetch(link, server, tmp_path):
+def test_nothing_to_send_is_refused(link, server, tmp_path):
     with pytest.raises(InputError, match="is not there to be sent to kitchen"):
         link.send(tmp_path / "nothing", f"{server.home}/target")
-    with pytest.raises(DeviceUnreachable, match=r"kitchen: fetching .*nothing' failed \(there is no "):
-        link.fetch(f"{server.home}/nothing", tmp_path / "back")
-    assert not (tmp_path / "back").exists()
-    assert not staged(tmp_path)
+    assert not list(server.home.iterdir())
 
 
 def test_a_place_that_cannot_be_made_is_said(link, server, tree, way):
@@ -197,20 +173,6 @@ def test_a_board_that_dies_during_a_transfer_leaves_what_was_there(poor_server, 
         assert wait_until(lambda: not staged(poor_server.home))
 
 
-def test_a_board_that_dies_while_one_fetches_leaves_what_is_here(poor_server, tmp_path):
-    mark, here = tmp_path / "mark", tmp_path / "here"
-    put_tool(poor_server.tools, "tar", f"{shutil.which('tar')} \"$@\"; echo >'{mark}'; sleep 300")
-    (poor_server.home / "file").write_text("new")
-    here.write_text("as it was")
-    killing = threading.Thread(target=lambda: wait_until(mark.exists) and poor_server.kill())
-    killing.start()
-    with pytest.raises(DeviceUnreachable, match="lost"), connect(poor_server.target) as link:
-        link.fetch(f"{poor_server.home}/file", here)
-    killing.join()
-    assert here.read_text() == "as it was"
-    assert not staged(tmp_path)
-
-
 SENDING = """
 import sys
 from pathlib import Path
@@ -247,52 +209,3 @@ def test_a_transfer_that_is_not_done_in_time_is_given_up(poor_server, tree):
         with pytest.raises(DeviceUnreachable, match=r"kitchen: .* was not done after 1 s"):
             link.send(tree, f"{poor_server.home}/target", timeout=1)
         assert wait_until(lambda: not list(poor_server.home.iterdir()))
-
-
-def test_what_a_lost_link_left_long_ago_goes_and_what_is_new_stays(link, server, tree, way):
-    old, new = server.home / f"{transfer.STAGING}old", server.home / f"{transfer.STAGING}new"
-    for place in (old, new):
-        place.mkdir()
-        (place / "item").write_text("half")
-    os.utime(old, (0, 0))
-    link.send(tree, f"{server.home}/target")
-    assert not old.exists()
-    assert new.exists()
-
-
-def archive_of(*members: tuple[str, bytes, str]) -> io.BytesIO:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as opened:
-        for name, kind, points_to in members:
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, points_to
-            opened.addfile(member)
-    made.seek(0)
-    return made
-
-
-@pytest.mark.parametrize(
-    "member",
-    [
-        ("../evil", tarfile.REGTYPE, ""),
-        ("/tmp/evil", tarfile.REGTYPE, ""),
-        ("item/../../evil", tarfile.REGTYPE, ""),
-        ("other", tarfile.REGTYPE, ""),
-        ("item/link", tarfile.SYMTYPE, "/etc/passwd"),
-        ("item/hard", tarfile.LNKTYPE, "/etc/passwd"),
-        ("item/device", tarfile.CHRTYPE, ""),
-        ("item/pipe", tarfile.FIFOTYPE, ""),
-    ],
-)
-def test_a_board_puts_nothing_outside_of_what_was_asked_for(poor_server, tmp_path, member):
-    (tmp_path / "evil.tar").write_bytes(archive_of(("item", tarfile.DIRTYPE, ""), member).getvalue())
-    put_tool(poor_server.tools, "tar", f"cat '{tmp_path}/evil.tar'")
-    (poor_server.home / "item").mkdir()
-    before = set(tmp_path.rglob("*"))
-    with (
-        pytest.raises(DeviceUnreachable, match=r"kitchen: .*what came is no tree of files"),
-        connect(poor_server.target, name="kitchen") as link,
-    ):
-        link.fetch(f"{poor_server.home}/item", tmp_path / "into" / "here")
-    assert set(tmp_path.rglob("*")) - before == {tmp_path / "into"}
-    assert not Path("/tmp/evil").exists()

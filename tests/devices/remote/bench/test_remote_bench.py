@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from edgeseq.devices.remote.inventory import Device, add_device
@@ -54,6 +53,19 @@ def test_a_board_and_this_machine_come_into_one_report(kitchen, furnished, tmp_p
     assert "kitchen" in (page / "report.md").read_text(encoding="utf-8")
 
 
+def test_folders_are_measured_in_turns_and_checked_once(kitchen):
+    command = ("bench", MODEL, "har_watch", *SHORT, "--device", "kitchen", "--json")
+    done = edgeseq(*command)
+    assert done.code == 0, done.err
+    assert [row["name"] for row in done.document["rows"]] == [MODEL, "har_watch"]
+    assert f"kitchen: measuring {MODEL}, har_watch\n" in done.err
+    again = edgeseq(*command)
+    assert again.code == 0, again.err
+    assert "checking" not in again.err
+    for name in (MODEL, "har_watch"):
+        assert f"kitchen: {name} passed its check there before\n" in again.err
+
+
 def test_conditions_go_to_the_board(kitchen):
     conditions = ("--threads", "2", "--priority", "7", "--pin", "0", "--rate", "100")
     done = edgeseq("bench", MODEL, *SHORT, *conditions, "--device", "kitchen", "--json")
@@ -63,7 +75,7 @@ def test_conditions_go_to_the_board(kitchen):
     assert done.document["rows"][0]["rate"] == 100
     refused = edgeseq("bench", MODEL, *SHORT, "--pin", "1000", "--device", "kitchen")
     assert refused.code == 2
-    assert "kitchen: --pin 1000" in refused.err
+    assert f"kitchen: measuring {MODEL}: --pin 1000" in refused.err
 
 
 def test_a_budget_is_judged_by_the_reports_that_came(kitchen, tmp_path):
@@ -157,36 +169,23 @@ def test_an_interruption_ends_what_runs_on_the_board(kitchen, furnished, tmp_pat
 def test_a_long_run_goes_on_after_the_link_was_lost(kitchen, furnished, wheelhouse, model, tmp_path):
     out = tmp_path / "long.json"
     asked = Asked(engines=("litert",), seconds=0.02, duration="3s")
-    runs = furnished.home / DATA / "runs"
+    envs = furnished.home / DATA / "envs"
     with connect(furnished.target, name="kitchen") as link:
         work = (DeviceUnreachable, bench_board, link, kitchen, [model], asked, lambda step: None)
         thread = threading.Thread(target=pytest.raises, args=work)
         thread.start()
-        assert wait_until(lambda: any(part.stat().st_size for part in runs.glob("*/*.part")), 60)
+        assert wait_until(lambda: any(part.stat().st_size for part in envs.glob("*/runs/*/*.part")), 60)
         link.close()
         thread.join(30)
     assert nothing_runs(furnished)
-    assert list(runs.glob("*/*.part"))
+    assert list(envs.glob("*/runs/*/*.part"))
     arguments = ("--engine", "litert", "--seconds", "0.02", "--duration", "3s", "--out", out)
     done = edgeseq("bench", MODEL, *arguments, "--device", "kitchen")
     assert done.code == 0, done.err
     (report,) = json.loads(out.read_text(encoding="utf-8"))["reports"]
     assert report["resumed"] == 1
     assert report["device"] == "kitchen"
-    assert list(runs.iterdir()) == []
-
-
-def test_a_report_that_was_made_and_did_not_come_is_fetched(furnished, wheelhouse, model):
-    device = Device(furnished.target.url, sys.executable, str(wheelhouse))
-    asked = Asked(engines=("litert",), seconds=0.02, duration="200ms")
-    with connect(furnished.target, name="kitchen") as link:
-        first = bench_board(link, device, [model], asked, lambda step: None).reports[0]
-        run = furnished.home / DATA / "runs" / asked.run_name(model)
-        run.mkdir(parents=True)
-        (run / "report.json").write_bytes(msgspec.json.encode(first))
-        second = bench_board(link, device, [model], asked, lambda step: None).reports[0]
-    assert second == first
-    assert not run.exists()
+    assert list(envs.glob("*/runs/*")) == []
 
 
 def test_steps_go_to_standard_error(kitchen):

@@ -15,10 +15,11 @@ import pytest
 from edgeseq.devices.remote import environment, probe
 from edgeseq.devices.remote.deploy import clean, deploy
 from edgeseq.devices.remote.ssh import connect
+from edgeseq.devices.remote.staging import PREFIX, staging
 from edgeseq.errors import DeviceUnreachable, InputError
 from edgeseq.folder import open_folder
 
-from ..conftest import wait_until
+from ..conftest import is_running, wait_until
 from .conftest import DATA, nothing_runs
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,7 @@ def test_a_board_gets_what_it_lacks_once(link, server, wheelhouse, model):
     assert [step.split()[0] for step in steps] == ["sending", "installing", "sending"]
     assert place.left_out == ("onnxruntime",)
     assert entries(server.home) == [".local"]
-    assert not list((server.home / DATA / "envs").glob(".new-*"))
+    assert not list((server.home / DATA / "envs").glob(f"{PREFIX}*"))
     found = place.run(link, [place.python, "-c", "import edgeseq, ai_edge_litert; print(edgeseq.__file__)"])
     assert found.stdout.startswith(f"{server.home}/.local/share/edgeseq/envs/"), found.stderr
     assert "typer" not in place.run(link, [place.python, "-m", "pip", "list"]).stdout
@@ -115,26 +116,28 @@ def test_an_interrupted_installation_leaves_nothing(server, wheelhouse, model, m
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert wait_until(lambda: any((server.home / DATA / "envs").glob(f".new-*/{moment}")), 60)
+        assert wait_until(lambda: any((server.home / DATA / "envs").glob(f"{PREFIX}*/{moment}")), 60)
         link.close()
         thread.join(30)
         assert not thread.is_alive()
     assert failed
     assert nothing_runs(server)
-    for left in (server.home / DATA / "envs").glob(".new-*"):  # what has no process yet goes by its age
-        assert moment == "wheels/*.whl"
-        os.utime(left, (0, 0))
     with connect(server.target, name="kitchen") as link:
         deploy(link, [model], sys.executable, wheelhouse)
     assert len(entries(server.home / DATA / "envs")) == 1
 
 
-def test_what_a_dead_installation_left_goes(furnished, link, wheelhouse, model):
-    left = furnished.home / DATA / "envs" / ".new-abc"
-    left.mkdir()
-    (left / "pid").write_text("99999999")
+def test_what_a_link_left_goes_when_it_has_ended(furnished, link, wheelhouse, model):
+    places = [furnished.home / DATA / name for name in ("envs", "folders")]
+    with connect(furnished.target, name="kitchen") as other:
+        left = [Path(staging(str(place), other.owner)) for place in places]
+        for each in left:
+            (each / "item").mkdir(parents=True)
+        deploy(link, [model], sys.executable, wheelhouse)
+        assert all(each.exists() for each in left)
+    assert wait_until(lambda: not is_running(int(other.owner.partition("_")[0])))
     deploy(link, [model], sys.executable, wheelhouse)
-    assert not left.exists()
+    assert not any(each.exists() for each in left)
 
 
 def test_environments_that_nobody_uses_go_when_another_is_made(furnished, link, wheelhouse, model):
