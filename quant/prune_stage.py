@@ -16,6 +16,7 @@ from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder, open_folder
 from edgeseq.lineage import has_few_bits
 from edgeseq.models.contract import StreamingModel, parameter_count
+from edgeseq.models.norms import BatchNorm
 from edgeseq.quant.distill import check_taught, distillation, split_changes
 from edgeseq.quant.gates import check_drop, check_limit
 from edgeseq.quant.ground import Ground
@@ -40,7 +41,7 @@ class Cut:
     modes: float
     scope: str
     block: tuple[int, int]
-    criterion: str
+    criterion: str | None
     gradual: bool
     retrain: bool
 
@@ -54,7 +55,7 @@ def prune(
     modes: float = 0.0,
     scope: str = "global",
     block: tuple[int, int] = (1, 1),
-    criterion: str = "magnitude",
+    criterion: str | None = None,
     gradual: bool = True,
     retrain: bool = True,
     teachers: Sequence[str | Path] = (),
@@ -73,8 +74,8 @@ def prune(
     which go with whole units, modes among them, so that a smaller model of the same family remains; ``weights``, of the
     weights of the linear maps that are not 0 yet, which become 0, compared over all maps or, with ``scope`` "layer", in
     each; in blocks of ``block`` (rows, columns), of which each map keeps one. What matters is told by ``criterion``
-    (see :mod:`edgeseq.quant.saliency`), of ``modes`` by their energy. With ``gradual`` weights go on the way, not at
-    once.
+    (None: by the one that suits, see :mod:`edgeseq.quant.saliency`), of ``modes`` by their energy. With ``gradual``
+    weights go on the way, not at once.
 
     Then it is trained on with the settings of the model's preset and ``changes``, the longer the less remains, on the
     labels or, with ``teachers``, as :func:`edgeseq.quant.distill_stage.distill` does; not so without ``retrain``. The
@@ -107,6 +108,7 @@ def prune(
         "settings": msgspec.to_builtins(trainee.settings) if retrain else None,
         "distillation": msgspec.to_builtins(how) if teachers else None,
     }
+    said["chosen_by"] = _chosen_by(cut, trainee.model)
     entry = ground.entry("prune", said, seed, parent)
     trainee, schedule = _sparse(trainee, cut, split, seed)
 
@@ -166,7 +168,7 @@ def _narrowed(trainee: Trainee, cut: Cut, split: Split, seed: int, *, trust: boo
     if cut.modes:
         trainee = without(modes_to_keep(trainee.model, cut.modes))
     if cut.structured:
-        squared = _squared(trainee, cut, split, seed)
+        squared = _squared(trainee, _unit_criterion(cut, trainee.model), split, seed)
         trainee = without(units_to_keep(trainee.model, cut.structured, saliency(trainee.model, squared)))
     return trainee
 
@@ -175,7 +177,7 @@ def _sparse(trainee: Trainee, cut: Cut, split: Split, seed: int) -> tuple[Traine
     """The trainee without the weights that are to go, or the schedule by which they do in training."""
     if not cut.weights:
         return trainee, lambda model, progress: None
-    squared = _squared(trainee, cut, split, seed)
+    squared = _squared(trainee, cut.criterion or "magnitude", split, seed)
     sparsity = Sparsity(cut.weights, present(trainee.model), cut.scope, cut.block, squared)
     trainee = dataclasses.replace(trainee, pruned=tuple(trainee.model.projections()))
     if cut.gradual and cut.retrain:
@@ -185,8 +187,20 @@ def _sparse(trainee: Trainee, cut: Cut, split: Split, seed: int) -> tuple[Traine
     return trainee, lambda model, progress: None
 
 
-def _squared(trainee: Trainee, cut: Cut, split: Split, seed: int) -> Tensors | None:
-    return squared_gradients(trainee.model, split.train, trainee.settings, seed) if cut.criterion == "taylor" else None
+def _unit_criterion(cut: Cut, model: StreamingModel) -> str:
+    """What units are chosen by: a batch norm leaves the magnitude of the weights around it without meaning."""
+    suited = "taylor" if any(isinstance(module, BatchNorm) for module in model.modules()) else "magnitude"
+    return cut.criterion or suited
+
+
+def _chosen_by(cut: Cut, model: StreamingModel) -> dict[str, str]:
+    """By what each part of the cut is chosen, for the lineage."""
+    known = {"modes": "energy", "structured": _unit_criterion(cut, model), "weights": cut.criterion or "magnitude"}
+    return {what: criterion for what, criterion in known.items() if getattr(cut, what)}
+
+
+def _squared(trainee: Trainee, criterion: str, split: Split, seed: int) -> Tensors | None:
+    return squared_gradients(trainee.model, split.train, trainee.settings, seed) if criterion == "taylor" else None
 
 
 def _block(block: Sequence[int]) -> tuple[int, int]:
@@ -198,7 +212,7 @@ def _block(block: Sequence[int]) -> tuple[int, int]:
 def _check_request(parent: Folder, cut: Cut, teachers: Sequence[str | Path], changes: dict[str, Any]) -> None:
     """Refuse what cannot be asked for together, before any data is read."""
     for what, value, known in (("scope", cut.scope, SCOPES), ("criterion", cut.criterion, CRITERIA)):
-        if value not in known:
+        if value is not None and value not in known:
             raise unknown(what, value, known)
     shares = {name: getattr(cut, name) for name in ("structured", "weights", "modes")}
     for name, share in shares.items():

@@ -9,7 +9,11 @@ a mode of S4D matters, when units compete, is what its weights in C do. (Of the 
 shared out by energy lost 1 to 4 points more macro-F1 by taylor, before retraining, and as much by magnitude.)
 
 With the presets lmu and gru on spar_watch, half of the parameters or eight of ten weights gone, magnitude kept as much
-of the macro-F1 on the validation subjects as taylor, within a tenth of a point, or more: it is the default.
+of the macro-F1 on the validation subjects as taylor, within a tenth of a point, or more; with nine of ten parameters
+gone lmu kept 95 % by magnitude, 59 % by taylor. A batch norm, though, undoes whatever scale the weights around it have,
+and leaves their magnitude without meaning: of lmuformer-causal half kept 81 % by magnitude and 99 % by taylor, of s4d a
+quarter 86 and 92 %, a tenth 78 and 91 %. So units are chosen by taylor where there are batch norms, by magnitude
+elsewhere; single weights, which go one after the other while the rest adapts, by magnitude.
 
 Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance estimation for neural network pruning", CVPR 2019 (taylor); the
 energy is that of AIRE-Prune (2602.00534), after Gwak et al., "Layer-adaptive state pruning for deep state space

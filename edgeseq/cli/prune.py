@@ -47,9 +47,13 @@ def prune(
         ),
     ] = 0.0,
     criterion: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="What units and weights matter by: magnitude, taylor.", rich_help_panel=HOW),
-    ] = "magnitude",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What units and weights matter by: magnitude, taylor. The one that suits, if not given.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     scope: Annotated[
         str,
         typer.Option(

@@ -112,7 +112,8 @@ def test_a_narrower_model_is_a_plain_folder_of_its_family(dense, narrow, waves):
     assert (entry.verb, entry.seed, entry.parent) == ("prune", 4, dense["gru"].hash)
     assert (entry.data, entry.data_fingerprint) == (waves, trained_on(dense["gru"]).fingerprint())
     said = entry.arguments
-    assert (said["structured"], said["weights"], said["modes"], said["criterion"]) == (0.5, 0.0, 0.0, "magnitude")
+    assert (said["structured"], said["weights"], said["modes"]) == (0.5, 0.0, 0.0)
+    assert (said["criterion"], said["chosen_by"]) == (None, {"structured": "magnitude"})
     assert said["widths"] == {"layers.0.hidden": [8, hidden]}
     assert said["parameters"] == [before.parameters, manifest.parameters]
     assert (said["settings"]["rounds"], said["teachers"], said["distillation"]) == (2, [], None)
@@ -184,6 +185,20 @@ def test_modes_go_alone(dense, tmp_path):
     assert [pair[0] for pair in modes] == [4, 4]
     assert sum(pair[1] for pair in modes) == 4
     assert sum(entry.size for entry in made.manifest.states) < sum(entry.size for entry in dense["s4d"].manifest.states)
+
+
+def test_units_go_by_taylor_where_a_batch_norm_undoes_the_scale_of_weights_and_weights_by_magnitude(dense, tmp_path):
+    options = {"structured": 0.4, "seed": 4, "retrain": False, "changes": {}}
+    chosen = prune(dense["s4d"].path, tmp_path / "chosen", **options)
+    asked, other = (
+        prune(dense["s4d"].path, tmp_path / name, **options, criterion=name) for name in ("taylor", "magnitude")
+    )
+    assert same(chosen, asked)
+    assert not same(chosen, other)
+    assert chosen.manifest.lineage[-1].arguments["chosen_by"] == {"structured": "taylor"}
+    zeros_too = prune(dense["s4d"].path, tmp_path / "zeros", **options, weights=0.2)
+    said = zeros_too.manifest.lineage[-1].arguments["chosen_by"]
+    assert said == {"structured": "taylor", "weights": "magnitude"}
 
 
 def test_whole_blocks_go(dense, tmp_path):
