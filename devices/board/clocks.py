@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -80,20 +81,21 @@ def stored_power_mode(root: Path) -> str | None:
 
 def temperature(root: Path, ask: Ask) -> float | None:
     """The hottest thermal zone in °C, a Raspberry Pi's firmware where there are no zones."""
-    zones = [file for file in paths(root, "sys/class/thermal/thermal_zone*/temp") if not _is_fake(file)]
-    degrees = [value / 1000 for value in map(read_number, zones) if value is not None]
-    plausible = [value for value in degrees if COLDEST < value < HOTTEST]
-    return max(plausible) if plausible else parse_temperature(vcgencmd(root, ask, "measure_temp"))
+    zones = paths(root, "sys/class/thermal/thermal_zone*/temp")
+    found = hottest((read_line(zone.with_name("type")), read_number(zone)) for zone in zones)
+    return parse_temperature(vcgencmd(root, ask, "measure_temp")) if found is None else found
+
+
+def hottest(zones: Iterable[tuple[str | None, float | None]]) -> float | None:
+    """°C of the hottest of thermal zones, each with its type and its thousandths of a degree."""
+    degrees = [value / 1000 for kind, value in zones if value is not None and not (kind or "").startswith(FAKE_ZONES)]
+    return max((value for value in degrees if COLDEST < value < HOTTEST), default=None)
 
 
 def parse_temperature(answer: str | None) -> float | None:
     """°C of "temp=48.7'C"."""
     found = re.search(r"temp=(-?\d{1,3}(?:\.\d+)?)'C", answer or "", re.ASCII)
     return float(found[1]) if found else None
-
-
-def _is_fake(zone: Path) -> bool:
-    return (read_line(zone.with_name("type")) or "").startswith(FAKE_ZONES)
 
 
 def _megahertz(file: Path) -> float | None:

@@ -64,6 +64,14 @@ def parse_parts(cpuinfo: str) -> list[tuple[int, int]]:
     return found
 
 
+def pair_parts(text: str) -> list[tuple[int, int]]:
+    """(implementer, part) of "0x41 0xd03 0x41 0xd03": what /proc/cpuinfo says of them, in its order."""
+    values = [_hexadecimal(word) for word in text.split()]
+    return [
+        (one, two) for one, two in zip(values[::2], values[1::2], strict=False) if one is not None and two is not None
+    ]
+
+
 def parse_midr(text: str | None) -> tuple[int, int] | None:
     """(implementer, part) in the register's bits 31-24 and 15-4: 0x00000000410fd083 is (0x41, 0xd08)."""
     value = _hexadecimal(text)

@@ -71,9 +71,11 @@ def _install(staging: Path, wanted: dict[str, Any]) -> list[str]:
     environment = {**os.environ, **own}
     for name in ("PYTHONPATH", "PYTHONHOME"):
         environment.pop(name, None)
-    _run([sys.executable, "-m", "venv", str(staging / "env")], environment)
+    python = str(staging / "env" / "bin" / "python")
+    _run([sys.executable, "-m", "venv", "--without-pip", str(staging / "env")], environment)
+    _run([python, "-m", "ensurepip"], environment)  # venv itself would not say why it failed
     sources = ["--no-index", "--find-links", str(staging / "wheels")] if wanted["offline"] else []
-    command = [str(staging / "env" / "bin" / "python"), "-m", "pip", *_PIP, *sources]
+    command = [python, "-m", "pip", *_PIP, *sources]
     command += [str(staging / "wheels" / wanted["wheel"]), *wanted["needed"]]
     optional: list[str] = list(wanted["optional"])
     left_out: list[str] = []

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from edgeseq.devices.board.clocks import hottest
+from edgeseq.devices.board.processor import name_cores, pair_parts
+from edgeseq.devices.board.sources import to_number
 from edgeseq.devices.remote.ssh import Link
 from edgeseq.errors import DeviceUnreachable
 
@@ -28,6 +31,10 @@ say bits "$(getconf LONG_BIT 2>/dev/null)"
 say os "$(. /etc/os-release 2>/dev/null && printf %s "$PRETTY_NAME")"
 say model "$(tr -d '\000\n' </proc/device-tree/model 2>/dev/null)"
 say processor "$(grep -E '^(model name|CPU |Features|flags)' /proc/cpuinfo 2>/dev/null | sort -u | cksum)"
+say parts "$(grep -E '^CPU (implementer|part)' /proc/cpuinfo 2>/dev/null | sed 's/.*: *//' | tr '\n' ' ')"
+for zone in /sys/class/thermal/thermal_zone*; do
+  say zone "$(cat "$zone/temp" 2>/dev/null) $(cat "$zone/type" 2>/dev/null)"
+done
 say cores "$(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null)"
 say memory "$(grep '^MemTotal:' /proc/meminfo 2>/dev/null)"
 say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | head -n 1)"
@@ -66,7 +73,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     """A board as its own programs describe it; None where none of them says.
 
     ``bits`` are those of its programs: a 64-bit kernel may run a 32-bit system. ``processor`` is a checksum of what its
-    kernel says of it. ``disk_free_bytes`` is where its user's home is, ``unwritable`` why nothing can be written there,
+    kernel says of it, ``core`` the names of its ARM cores, ``temperature_c`` that of its hottest thermal zone.
+    ``disk_free_bytes`` is where its user's home is, ``unwritable`` why nothing can be written there,
     ``clock_ahead_seconds`` how far its clock is ahead of ours.
     """
 
@@ -78,6 +86,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     processor: str | None = None
     cores: int | None
+    core: str | None = None
+    temperature_c: float | None = None
     memory_bytes: int | None
     libc: str | None
     home: str | None
@@ -115,12 +125,16 @@ def read_board(lines: Iterable[str], now: float) -> Board:
     found: dict[str, str] = {}
     pythons: list[Python] = []
     tools: list[str] = []
+    zones: list[tuple[str | None, float | None]] = []
     for line in lines:
         name, _, value = line.partition("=")
         if name == "python":
             pythons += [each for each in _python(value) if each.command not in [known.command for known in pythons]]
         elif name == "tool":
             tools.append(value)
+        elif name == "zone":
+            degrees, _, kind = value.partition(" ")
+            zones.append((kind, to_number(degrees)))
         elif value.strip():
             found.setdefault(name, value.strip())
     clock = _whole(found.get("clock"))
@@ -133,6 +147,8 @@ def read_board(lines: Iterable[str], now: float) -> Board:
         model=found.get("model"),
         processor=found.get("processor"),
         cores=_whole(found.get("cores")),
+        core=name_cores(pair_parts(found.get("parts", ""))),
+        temperature_c=hottest(zones),
         memory_bytes=_kilobytes(found.get("memory", "").split()[1:2]),
         libc=found.get("libc"),
         home=found.get("home"),

@@ -52,6 +52,7 @@ trap 'rm -rf -- "$1"; exit 1' HUP INT TERM
 rm -rf -- "$1/{_ITEM}"
 tar -x -o -f - -C "$1" && [ -e "$1/{_END}" ] || {{ rm -rf -- "$1"; exit 1; }}
 {_PLACE}"""
+_FULL = ("No space left on device", "Disk quota exceeded")
 _MENDS = (
     ("No space left on device", "make room on the board (df -h shows where)"),
     ("Wrote only", "make room on the board (df -h shows where)"),
@@ -78,7 +79,7 @@ def send(link: Link, local: Path, remote: str, timeout: float | None = None) -> 
     doing = f"sending {str(local)!r} to {remote!r}"
     try:
         both = bool(_script(link, doing, _PREPARE, [made])) and shutil.which("rsync")
-        if both and _rsync(link, local, f"{made}/{_ITEM}", PurePosixPath(target).name, timeout):
+        if both and _rsync(link, doing, local, f"{made}/{_ITEM}", PurePosixPath(target).name, timeout):
             _script(link, doing, _PLACE, [made, target])
         else:
             _send_archive(link, doing, local, [made, target], timeout)
@@ -104,8 +105,11 @@ def _script(link: Link, doing: str, text: str, args: Sequence[str]) -> str:
     return done.stdout.strip()
 
 
-def _rsync(link: Link, local: Path, item: str, name: str, timeout: float | None) -> bool:
-    """Whether rsync did it; false where a board's shell says more than rsync bears, and tar says what is the matter."""
+def _rsync(link: Link, doing: str, local: Path, item: str, name: str, timeout: float | None) -> bool:
+    """Whether rsync did it; false where a board's shell says more than rsync bears, and tar says what is the matter.
+
+    Not of a full disk, which all would be sent to once more to hear of it.
+    """
     # -s: paths are no words for the shell there. -c: two files of one size and one second need not be the same.
     command = ["rsync", "-rptLcs", "-e", shlex.join(link.shared)]
     if local.is_dir():
@@ -117,8 +121,11 @@ def _rsync(link: Link, local: Path, item: str, name: str, timeout: float | None)
             _, said = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             raise DeviceUnreachable(f"{link.name}: {local} was not sent after {timeout:g} s") from None
+    words = said.decode(errors="replace").strip()
     if process.returncode and not link.alive():
-        raise link.lost(f"sending {str(local)!r}", said.decode(errors="replace").strip())
+        raise link.lost(f"sending {str(local)!r}", words)
+    if process.returncode and any(sign in words for sign in _FULL):
+        raise _failed(link, doing, words)
     return process.returncode == 0
 
 

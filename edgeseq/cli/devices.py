@@ -203,9 +203,11 @@ def _rows(board: Board) -> list[tuple[str, str]]:
         return "unknown" if value is None else kilobytes(value)
 
     bits = f", {board.bits}-bit programs" if board.bits else ""
-    ahead = board.clock_ahead_seconds
+    ahead, degrees = board.clock_ahead_seconds, board.temperature_c
+    cores = f"{board.cores or 'unknown'} cores" + (f", {board.core}" if board.core else "")
     return [
-        ("board", f"{board.model or 'unknown'} ({board.machine or 'unknown'}{bits}), {board.cores or 'unknown'} cores"),
+        ("board", f"{board.model or 'unknown'} ({board.machine or 'unknown'}{bits}), {cores}"),
+        ("temperature", "not readable" if degrees is None else f"{degrees:.0f} °C in the hottest thermal zone"),
         ("system", f"{board.os or board.system or 'unknown'}, kernel {board.kernel or 'unknown'}"),
         ("C library", board.libc or "unknown"),
         ("memory", size(board.memory_bytes)),
