@@ -15,7 +15,7 @@ INPUTS   := pyproject.toml constraints.txt
 # One thread a process: the models are small, and processes that share cores wait for each other's threads.
 PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo pretrained pretrained-digits test test-slow test-witness test-arm postgres sshd lint format clean
+.PHONY: demo pretrained pretrained-digits test test-slow test-witness test-arm postgres sshd step-latency lint format clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -90,7 +90,19 @@ test-witness: $(VENV)-witness/.installed
 test-arm: $(VENV)/.installed-dev
 	@echo "== the tests on emulated ARM machines"
 	@$(BIN)/python tests/arm/stand_in.py .arm
-	$(PYTEST) -m arm tests/arm
+	$(PYTEST) -n 2 --dist loadfile -m arm tests/arm
+
+# ExecuTorch brings a torch of its own, so it lives in an environment of its own.
+$(VENV)-executorch/.installed: constraints.txt
+	@echo "== creating $(VENV)-executorch (1.5 GB; minutes)"
+	@$(PYTHON) -m venv $(VENV)-executorch
+	@$(VENV)-executorch/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS) \
+	    torch executorch
+	@touch $@
+
+step-latency: $(VENV)/.installed-dev $(VENV)-executorch/.installed
+	@echo "== a step in every engine beside torch, torch.compile and ExecuTorch; half an hour"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_latency.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -102,4 +114,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-witness .arm build dist *.egg-info demo demo-quick
+	rm -rf $(VENV) $(VENV)-witness $(VENV)-executorch .arm build dist *.egg-info demo demo-quick

@@ -13,10 +13,8 @@ in the same round, so that what a shared machine does meanwhile meets both.
 
 Rows of ``benchmarks/results/step_latency.json`` are measured again where versions, machine or settings have changed.
 
-ExecuTorch brings a torch of its own: it needs an environment for itself, and without it its rows are left out.
-
-    python3 -m venv .venv-executorch
-    .venv-executorch/bin/python -m pip install -c constraints.txt torch executorch
+ExecuTorch brings a torch of its own: it needs an environment for itself, which ``make step-latency`` sets up, and
+without it its rows are left out.
 """
 
 from __future__ import annotations

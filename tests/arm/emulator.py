@@ -48,8 +48,11 @@ class Python:
         return done.stdout
 
 
-def emulated_python(rootfs: Path, processor: str, paths: Sequence[Path], scratch: Path) -> Python:
-    """The Python of ``rootfs`` on ``processor``, importing from ``paths``; ``scratch`` is empty, and its home."""
+def emulated_python(rootfs: Path, processor: str, paths: Sequence[Path], scratch: Path, compiled: Path) -> Python:
+    """The Python of ``rootfs`` on ``processor``, importing from ``paths``; ``scratch`` is empty, and its home.
+
+    ``compiled`` is where modules are kept that one of its processes has compiled, which takes longer than importing.
+    """
     (program,) = (rootfs / "usr/bin").glob("python3.??")
     narrow = processor == "cortex-a7"
     seen = scratch / "seen"
@@ -66,7 +69,7 @@ def emulated_python(rootfs: Path, processor: str, paths: Sequence[Path], scratch
         "HOME": str(scratch),
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(compiled),
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
     }
     if narrow:  # 32-bit Python asks for files by a call (statx) that QEMU 7.2 does not redirect

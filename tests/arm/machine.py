@@ -63,20 +63,19 @@ class Machine:
             time.sleep(0.3)
         raise AssertionError(f"no login within {PATIENCE:.0f} s\n{self.console}")
 
+    def until(self, condition: str, seconds: float = 120) -> None:
+        """Wait there until a command of the shell succeeds."""
+        asked = f"for i in $(seq {round(2 * seconds)}); do {condition} && exit 0; sleep 0.5; done; exit 1"
+        done = self.run(f"({asked}) >/dev/null", timeout=2 * seconds + 60)
+        assert done.returncode == 0, f"never: {condition}\n{done.stderr!r}\n{self.console[-2000:]}"
+
     def boot_id(self) -> str:
         """What the kernel calls this start of the machine."""
         return self.say("cat /proc/sys/kernel/random/boot_id").strip()
 
-    def reboot(self) -> None:
-        """Start it anew, with its disk as it is, and wait until it is back."""
-        before = self.boot_id()
-        self.run("sync; busybox reboot -f")
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            self.wait()
-            if self.boot_id() != before:
-                return
-        raise AssertionError(f"it did not go down\n{self.console}")
+    def cut_power(self) -> None:
+        """Start it anew without a word to its system: its disk has what was written through to it, and nothing more."""
+        self.order("system_reset")
 
     @contextmanager
     def cut(self) -> Iterator[None]:

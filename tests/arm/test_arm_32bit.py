@@ -38,5 +38,5 @@ def test_a_folder_checks_itself_in_tflite_runtime(name, on_arm):
 @pytest.mark.parametrize("engine", ["numpy", "tflite-runtime"])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_answers_as_numpy_does_here(name, engine, on_arm, references):
-    link = compared(references[name], engine, on_arm(PROCESSOR, NAMES, CHECKED)[1][name], here="numpy")
+    link = compared(references(name), engine, on_arm(PROCESSOR, NAMES, CHECKED)[1][name], here="numpy")
     assert link.passed, link

@@ -37,8 +37,9 @@ def installed(arm, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def python(arm, installed, tmp_path_factory):
-    return emulated_python(arm / "trixie/rootfs", "cortex-a76", [installed], tmp_path_factory.mktemp("python313"))
+def python(arm, installed, compiled, tmp_path_factory):
+    home = tmp_path_factory.mktemp("python313")
+    return emulated_python(arm / "trixie/rootfs", "cortex-a76", [installed], home, compiled)
 
 
 def test_it_is_that_python_on_arm(python):
@@ -48,7 +49,7 @@ def test_it_is_that_python_on_arm(python):
 
 @pytest.mark.parametrize("name", ["har_watch", "har_watch_fp32"])
 def test_the_shipped_models_check_themselves(python, name):
-    said = json.loads(python.say("-m", "edgeseq.devices", "verify", name, "--frames", "100", "--json"))
+    said = json.loads(python.say("-m", "edgeseq.devices", "verify", name, "--frames", "40", "--json"))
     assert said["passed"]
     assert not said["unchecked"]
     assert {"litert", "onnxruntime"} <= {link["name"].split()[0] for link in said["links"]}
