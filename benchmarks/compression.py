@@ -154,8 +154,10 @@ def arguments() -> argparse.Namespace:
 def run_missing(parsed: Any, rows: list[Row]) -> tuple[list[Row], list[Missing[Task]]]:
     missing: list[Missing[Task]] = []
     tasks = wanted_tasks(parsed, rows)
-    teachers = [task for task in tasks if task.family == TEACHER]
-    for group in (teachers, [task for task in tasks if task.family != TEACHER]):  # whose folders the others need
+    replace = msgspec.structs.replace
+    teachers = [replace(task, wanted=(TEACHER,)) for task in tasks if TEACHER in task.wanted]  # the others need theirs
+    rest = [replace(task, wanted=tuple(name for name in task.wanted if name != TEACHER)) for task in tasks]
+    for group in (teachers, [task for task in rest if task.wanted]):
         for ended in each_done(run, group, jobs=parsed.jobs, budget=parsed.budget):
             if isinstance(ended, Missing):
                 missing.append(ended)
