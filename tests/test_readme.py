@@ -93,3 +93,36 @@ def test_the_compression_table_and_the_demos_sentence_are_those_of_the_recorded_
             assert difference.removeprefix("+") in DISTILLED
         elif "state" not in variant:
             assert statistics.mean(means) > -1.0  # what int8 may cost
+
+
+def test_what_is_said_of_smaller_models_is_that_of_the_recorded_runs():
+    text = " ".join(README.split())
+    rows = results("compression.json")
+
+    def macro_f1(variant):
+        found = [r for r in rows if r["variant"] == variant and r["seed"] == 0]
+        assert sorted(r["fold"] for r in found) == list(range(5))
+        return [100 * r["metrics"]["test_macro_f1"] for r in sorted(found, key=lambda r: r["fold"])]
+
+    def points(variant, of):
+        return statistics.mean(one - other for one, other in zip(macro_f1(variant), macro_f1(of), strict=True))
+
+    def kilobytes(variant):
+        return statistics.mean(r["shipped"] for r in rows if r["variant"] == variant) / 1e3
+
+    presets = {r["variant"].removesuffix("-qat") for r in rows if r["variant"].endswith("-qat")} - {"lmu-distilled"}
+    assert len(presets) == 13  # "of the thirteen presets"
+    costs = {preset: points(f"{preset}-qat", preset) for preset in presets}
+    assert f"costs {-min(costs.values()):.1f} at most" in text
+    assert statistics.mean(costs.values()) > -0.05  # "nothing on average"
+    assert f"may go for {-min(points(f'{preset}-units50', preset) for preset in presets):.1f} at most" in text
+    assert f"of s4d nine of ten for {-points('s4d-units90', 's4d'):.1f};" in text
+    lmu, gru = (-points(f"{preset}-units90", preset) for preset in ("lmu", "gru"))
+    assert f"of lmu and gru nine of ten cost {lmu:.1f} and {gru:.1f}." in text
+    lmu, gru, s4d = (-points(f"{preset}-qd2", preset) for preset in ("lmu", "gru", "s4d"))
+    assert f"cost lmu {abs(lmu):.1f}, gru {gru:.1f} and s4d {s4d:.1f}." in text
+    assert kilobytes("teacher") > 20 * kilobytes("chain-best")
+    best, teacher = (statistics.mean(macro_f1(variant)) for variant in ("chain-best", "teacher"))
+    assert f"{kilobytes('chain-best'):.1f} kB, macro-F1 {best:.1f} against {teacher:.1f}" in text
+    smallest = -points("chain-smallest", "teacher")
+    assert f"ships in {kilobytes('chain-smallest'):.1f} kB and loses {smallest:.1f} on the test subjects" in text
