@@ -212,7 +212,7 @@ def time_family(work: Path, names: Sequence[str]) -> list[Timed]:
     for name in names:
         out = work / f"{name}-fold0-seed0-export"
         try:
-            folders[name] = open_folder(out) if out.exists() else export(found(work, name, 0, 0), out)
+            folders[name] = open_folder(out) if out.exists() else export(found(work, name, 0, 0).path, out)
         except InputError as error:
             print(f"missing: {name} ({error})")
     reports = bench_side_by_side(list(folders.values()), seconds=1.0, paced_seconds=10.0, wait=True) if folders else []
