@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,16 @@ def open_file(program: Program, engine: str, folder: Path) -> PackedStep:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of this machine's engines is learnt anew, and not in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
+    """What is remembered of this machine's engines is learnt anew, and not in the user's cache; and whoever measures
+    holds a lock in a temporary folder of this process, for another one runs tests too. Its path is short: sockets lie
+    there.
+    """
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="edgeseq-") as temporary:
         fonts = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(fonts))  # a list that takes seconds to make
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TMPDIR", temporary)
+        patch.setattr(tempfile, "tempdir", temporary)
         patch.delenv("EDGESEQ_ENGINE", raising=False)
         yield
 

@@ -6,6 +6,7 @@ diagnosis, and not the end of whoever asked.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import numpy as np
 
 from edgeseq.devices.engines import ENGINES, open_engine
 from edgeseq.devices.engines.base import Engine, Floats, MissingRuntime, input_width
-from edgeseq.errors import EdgeseqError, GateFailed, InputError, unknown
+from edgeseq.errors import EdgeseqError, GateFailed, InputError, MissingDependency, unknown
 from edgeseq.folder import GOLDEN_NAME, Folder, open_folder
 from edgeseq.program.graph import JSON_NAME
 
@@ -28,6 +29,11 @@ FRAMES = 20  # golden frames that an engine must answer rightly: enough to use i
 CALLS, CHUNK = 300, 50  # timed steps of an engine, and how many before the next one has its turn
 TIMEOUT = 60.0  # seconds; the slowest boards take ten to load a runtime from their card
 EQUAL = 0.5  # the least share of equal answers where what is rounded may come out the other way and stay so for a while
+# What the dynamic linker says without memory. That no room is left in the static TLS block is so every time, and that
+# a mapping is not permitted, as where the package lies on a file system without programs, until somebody mends it.
+_NO_MEMORY = re.compile(
+    r"Cannot allocate memory(?! in static TLS)|Out of memory|failed to map segment(?!.*(?:not permitted|denied))"
+)
 _UNTIMED, _TIMED = "untimed", "timed"
 
 
@@ -36,8 +42,9 @@ class Proven(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``reason``: why it does not work; ``runtime``: which one does, and its version. ``p50_us``: the median step in
     microseconds, where it was timed. ``deadly``: opening it ends a process, or never ends. ``fault``: the exit code of
-    an error that is the folder's and not the engine's. ``passing``: the process ended before it could say anything, and
-    not by a crash: time was up, or the system ended it. Another time it may work.
+    an error that is the folder's and not the engine's. ``passing``: another time it may work, for the process ended
+    before it could say anything, and not by a crash: time was up, or the system ended it; or its runtime was not loaded
+    for want of memory.
     """
 
     engine: str
@@ -126,7 +133,8 @@ def _tried(folder: Folder, name: str, opened: list[Engine]) -> Proven:
         wrong = _wrong(folder, engine)
     except EdgeseqError as error:
         fault = error.exit_code if isinstance(error, (InputError, GateFailed)) else None
-        return Proven(name, False, str(error), fault=fault)
+        passing = isinstance(error, MissingDependency) and _NO_MEMORY.search(str(error)) is not None
+        return Proven(name, False, str(error), fault=fault, passing=passing)
     if not wrong:
         opened.append(engine)
     return Proven(name, not wrong, wrong, runtime=f"{engine.facts['runtime']} {engine.facts['version']}")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edgeseq.devices.bench import BenchReport
 from edgeseq.devices.remote.inventory import Device
 from edgeseq.devices.remote.remote_bench import Asked, Benched, bench_board
 from edgeseq.devices.remote.ssh import Link, connect
@@ -20,8 +21,9 @@ _ENDING_SECONDS = 5.0
 class Boards:
     """The boards by what the user calls them, and what is asked of them.
 
-    ``say`` is told the name of a board and its next step, from their threads. ``found`` holds what each has come to as
-    soon as it has, also where :meth:`bench` ends with an exception.
+    ``say`` is told the name of a board and its next step, from their threads; ``keep`` gets the name and the reports of
+    a run of hours, which leave the board after it. ``found`` holds what each has come to as soon as it has, also where
+    :meth:`bench` ends with an exception.
     """
 
     devices: Mapping[str, Device]
@@ -29,6 +31,7 @@ class Boards:
     asked: Asked
     accept_new: bool = False
     say: Callable[[str, str], object] = lambda name, step: None
+    keep: Callable[[str, Sequence[BenchReport]], object] = lambda name, reports: None
     found: dict[str, Benched] = field(default_factory=dict)
     _bugs: list[BaseException] = field(default_factory=list)
     _links: list[Link] = field(default_factory=list)
@@ -89,4 +92,11 @@ class Boards:
                 self._links.append(link)
                 if self._interrupted:
                     raise KeyboardInterrupt
-            return bench_board(link, device, self.folders, self.asked, lambda step: self.say(name, step))
+            return bench_board(
+                link,
+                device,
+                self.folders,
+                self.asked,
+                lambda step: self.say(name, step),
+                lambda reports: self.keep(name, reports),
+            )

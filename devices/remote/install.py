@@ -123,10 +123,14 @@ def _place(made: Path, target: Path, left_out: list[str]) -> None:
 
 
 def _prune(target: Path) -> None:
-    """Remove environments that nobody has used for long: each edgeseq has its own."""
+    """Remove environments that nobody has used for long: each edgeseq has its own.
+
+    One with a run of hours in it stays: what that has is nowhere else.
+    """
     oldest = time.time() - UNUSED_DAYS * 86400
     for marker in target.parent.glob(f"*/{MARKER}"):
-        if marker.parent != target and marker.stat().st_mtime < oldest:
+        runs = any((marker.parent / "runs").glob("*"))
+        if marker.parent != target and not runs and marker.stat().st_mtime < oldest:
             shutil.rmtree(marker.parent, ignore_errors=True)
 
 

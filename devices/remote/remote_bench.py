@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import msgspec
 
 from edgeseq.devices.bench import BenchReport
+from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.remote import verbs
 from edgeseq.devices.remote.deploy import Place, deploy
 from edgeseq.devices.remote.inventory import Device
 from edgeseq.devices.remote.refusals import explain_write
 from edgeseq.devices.remote.ssh import Link
-from edgeseq.errors import DeviceUnreachable, EdgeseqError
+from edgeseq.errors import DeviceUnreachable, EdgeseqError, GateFailed
 from edgeseq.folder import Folder
 
 CHECK_SECONDS = 1800.0
@@ -26,6 +28,7 @@ _ENGINES = 5  # that a folder may have
 _KEEP = 'mkdir -p -- "${2%/*}" && printf %s "$1" >"$2.new" && mv -f -- "$2.new" "$2"'
 
 Say = Callable[[str], object]
+Keep = Callable[[Sequence[BenchReport]], object]
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,29 @@ class Asked:
 
 
 class _Checked(msgspec.Struct):
-    """A check that a folder passed: the files that no engine there runs."""
+    """A check that a folder passed: the engines that it holds for, and the files that no engine there runs."""
+
+    engines: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+class _Proven(msgspec.Struct):
+    """A link of what a check prints there."""
+
+    name: str
+
+
+class _Verified(msgspec.Struct):
+    """What a check prints there."""
 
     unchecked: tuple[str, ...]
+    links: tuple[_Proven, ...]
+
+    @property
+    def checked(self) -> _Checked:
+        """Links begin with the engine that they are of; numpy is the program itself, which every check looks at."""
+        named = {link.name.partition(" ")[0] for link in self.links}
+        return _Checked(tuple(name for name in ENGINES if name in named or name == "numpy"), self.unchecked)
 
 
 class _Measured(msgspec.Struct):
@@ -87,10 +110,13 @@ class Benched:
     failed: EdgeseqError | None = None
 
 
-def bench_board(link: Link, device: Device, folders: Sequence[Folder], asked: Asked, say: Say) -> Benched:
+def bench_board(
+    link: Link, device: Device, folders: Sequence[Folder], asked: Asked, say: Say, keep: Keep = lambda reports: None
+) -> Benched:
     """Send to a board what it lacks, let it check the folders, and measure those that passed, in turns.
 
-    ``say`` is told each step. Nothing is left running there.
+    ``say`` is told each step. Nothing is left running there. ``keep`` gets the report of a run of hours, which leaves
+    the board after it; where it raises an EdgeseqError, the report stays there for the same command.
 
     Raises:
         DeviceUnreachable: the link was lost, or edgeseq cannot run there.
@@ -104,27 +130,33 @@ def bench_board(link: Link, device: Device, folders: Sequence[Folder], asked: As
         + (f" in {wheelhouse}" if wheelhouse else "")
         for each in place.left_out
     ]
-    passed: dict[str, Folder] = {}
+    passed: dict[str, tuple[Folder, _Checked]] = {}
     failed: list[EdgeseqError] = []
     for folder, path in zip(folders, place.folders, strict=True):
         try:
-            notes += _check(link, place, folder, path, asked, say)
-            passed[path] = folder
+            passed[path] = folder, _check(link, place, folder, path, asked, say)
         except EdgeseqError as error:
             if not link.alive():
                 raise
             failed.append(error)
-    reports: list[BenchReport] = []
-    if passed:
-        say(f"measuring {_names(passed.values())}")
+    chosen = {path: folder for path, (folder, _) in passed.items()}
+    measured = _measure_all(link, place, chosen, asked, say, notes, failed)
+    reports: list[tuple[Folder, BenchReport]] = []
+    for path, report in measured.items():
+        folder, checked = passed[path]
         try:
-            reports, more = _measure(link, place, passed, asked)
-            notes += more
+            checked = _cover(link, place, folder, path, asked, say, checked, report)
+            reports.append((folder, report))
+            if not asked.engines:  # those that were named leave files out by themselves
+                unchecked = [f"{link.name} did not check {file} of {folder.path.name}" for file in checked.unchecked]
+                notes += [f"{each}: no engine there runs it" for each in unchecked]
         except EdgeseqError as error:
             failed.append(error)
     if not reports:
         raise _one(failed)
-    return Benched(list(zip(passed.values(), reports, strict=True)), notes, _one(failed) if failed else None)
+    if asked.duration is not None:
+        notes += _fetched(link, place, reports, asked, keep)
+    return Benched(reports, notes, _one(failed) if failed else None)
 
 
 def _one(failed: Sequence[EdgeseqError]) -> EdgeseqError:
@@ -141,26 +173,101 @@ def _key(place: Place, folder: Folder, options: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _check(link: Link, place: Place, folder: Folder, path: str, asked: Asked, say: Say) -> list[str]:
-    """Prove a folder's files on the board, once for its environment and processor; returns what there is to say of it.
+def _check(
+    link: Link, place: Place, folder: Folder, path: str, asked: Asked, say: Say, *, anew: bool = False
+) -> _Checked:
+    """Prove a folder's files on the board, once for its environment and processor; ``anew``: whatever is remembered.
 
-    What was remembered holds for these files: whoever opens a folder compares them with the hashes of its manifest.
+    What is remembered holds for these files, since whoever opens a folder compares them with its manifest's hashes, and
+    for the engines that it names (:func:`_cover`).
     """
     name = folder.path.name
     mark = f"{place.env}/checked/{_key(place, folder, asked.only)}"
+    if not anew:
+        with suppress(msgspec.MsgspecError):  # never checked, or a power cut came between
+            checked = msgspec.json.decode(place.run(link, ["cat", "--", mark]).stdout, type=_Checked)
+            say(f"{name} passed its check there before")
+            return checked
+    say(f"checking {name}")
+    document = verbs.call(link, place, "verify", [path], asked.only, CHECK_SECONDS, f"checking {name}")
+    checked = msgspec.convert(document, _Verified).checked
+    kept = place.run(link, ["sh", "-c", _KEEP, "sh", msgspec.json.encode(checked).decode(), mark])
+    if kept.code:
+        say(f"that {name} passed is not remembered there: {explain_write(kept.stderr)}")
+    return checked
+
+
+def _cover(
+    link: Link,
+    place: Place,
+    folder: Folder,
+    path: str,
+    asked: Asked,
+    say: Say,
+    checked: _Checked,
+    report: BenchReport,
+) -> _Checked:
+    """The check that holds for a report: a new one where an engine was measured that the check was not of, as one that
+    works since then.
+
+    Raises:
+        EdgeseqError: it fails, or does not hold for that engine either.
+    """
+    measured = {each.engine for each in report.engines}
+    if not measured <= set(checked.engines):
+        checked = _check(link, place, folder, path, asked, say, anew=True)
+    without = sorted(measured - set(checked.engines))
+    if without:
+        said = f"{folder.path.name} was measured in {', '.join(without)}, and not checked in it"
+        raise GateFailed(f"{link.name}: {said}: name the engines that are to be measured with --engine")
+    return checked
+
+
+def _measure_all(
+    link: Link,
+    place: Place,
+    folders: Mapping[str, Folder],
+    asked: Asked,
+    say: Say,
+    notes: list[str],
+    failed: list[EdgeseqError],
+) -> dict[str, BenchReport]:
+    """The reports by path: of all in turns, or, where that fails, of each that can be measured by itself."""
+    if not folders:
+        return {}
+    say(f"measuring {_names(folders.values())}")
     try:
-        checked = msgspec.json.decode(place.run(link, ["cat", "--", mark]).stdout, type=_Checked)
-        say(f"{name} passed its check there before")
-    except msgspec.MsgspecError:  # never, or a power cut came between
-        say(f"checking {name}")
-        document = verbs.call(link, place, "verify", [path], asked.only, CHECK_SECONDS, f"checking {name}")
-        checked = msgspec.convert(document, _Checked)
-        kept = place.run(link, ["sh", "-c", _KEEP, "sh", msgspec.json.encode(checked).decode(), mark])
-        if kept.code:
-            say(f"that {name} passed is not remembered there: {explain_write(kept.stderr)}")
-    if asked.engines:  # those that were named leave files out by themselves
-        return []
-    return [f"{link.name} did not check {file} of {name}: no engine there runs it" for file in checked.unchecked]
+        reports, more = _measure(link, place, folders, asked)
+    except EdgeseqError as error:
+        if len(folders) == 1 or not link.alive():
+            failed.append(error)
+            return {}
+        notes.append(f"{link.name} measured each folder by itself, not in turns: {error}")
+    else:
+        notes += more
+        return dict(zip(folders, reports, strict=True))
+    measured: dict[str, BenchReport] = {}
+    for path, folder in folders.items():
+        if link.alive():
+            measured |= _measure_all(link, place, {path: folder}, asked, say, notes, failed)
+    return measured
+
+
+def _run_of(place: Place, folder: Folder, asked: Asked) -> str:
+    """Where a run of hours keeps what it has, until its report has come."""
+    return f"{place.env}/runs/{_key(place, folder, asked.arguments)}"
+
+
+def _fetched(
+    link: Link, place: Place, reports: Sequence[tuple[Folder, BenchReport]], asked: Asked, keep: Keep
+) -> list[str]:
+    """Remove a run of hours, once its report is kept here; what there is to say where it is not."""
+    try:
+        keep([report for _, report in reports])
+        place.run(link, ["rm", "-rf", "--", *(_run_of(place, folder, asked) for folder, _ in reports)])
+    except EdgeseqError as error:
+        return [f"{link.name} still has its report, and the same command gets it from there: {error}"]
+    return []
 
 
 def _measure(
@@ -176,9 +283,7 @@ def _measure(
     if asked.duration is None:
         return _reports(link, folders, bench()), []
     (folder,) = folders.values()
-    run = (
-        f"{place.env}/runs/{_key(place, folder, asked.arguments)}"  # what it has stays there until the report has come
-    )
+    run = _run_of(place, folder, asked)
     out = f"{run}/report.json"
     made = place.run(link, ["cat", "--", out])
     notes = []
@@ -188,7 +293,6 @@ def _measure(
     else:
         reports = _reports(link, folders, verbs.document(link, made, doing))
         notes = [f"{link.name} measured {folder.path.name} at {reports[0].measured}, by an earlier command"]
-    place.run(link, ["rm", "-rf", "--", run])
     return reports, notes
 
 

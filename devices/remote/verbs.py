@@ -35,7 +35,8 @@ def call(
 ) -> dict[str, Any]:
     """Run a verb on folders there; returns its document. ``doing`` says what it does, in an error.
 
-    A folder that was damaged there, by a power cut or somebody's hand, is removed.
+    A folder that was damaged there, by a power cut or somebody's hand, is removed; of several, none is: whoever calls
+    with each alone hears which one it is.
 
     Raises:
         EdgeseqError: what the verb ended with.
@@ -45,10 +46,9 @@ def call(
     try:
         return document(link, done, doing)
     except InputError as error:
-        damaged = [path for path in paths if place.run(link, [place.python, "-c", _OPEN, path]).code == _DAMAGED]
-        if not damaged:
+        if len(paths) != 1 or place.run(link, [place.python, "-c", _OPEN, *paths]).code != _DAMAGED:
             raise
-        place.run(link, ["rm", "-rf", "--", *damaged])
+        place.run(link, ["rm", "-rf", "--", *paths])
         raise InputError(f"{error} (removed there: the same command sends it again)") from None
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from edgeseq.devices.report.circumstances import apart, incomparable, same_runtime
+from edgeseq.devices.report.circumstances import apart, conditions_apart, incomparable, same_runtime
 from edgeseq.devices.report.document import EngineRow, Model, Report
 from edgeseq.devices.report.kinship import data_stage, same_test, shared_rows
 from edgeseq.devices.report.numbers import HASH, engine_name, joined, micros, points, precision_name
 from edgeseq.devices.report.views import device_of, devices
+from edgeseq.devices.report.words import slowed
 from edgeseq.errors import InputError
 
 PACED, PACED_TAIL, TIGHT, FILE, ACCURACY = (
@@ -77,7 +78,7 @@ def compare(old: Report, new: Report, *, budget: float = 10.0, accuracy_budget: 
     ``budget``: the percent by which the median of a step, paced or tight, and a file may grow; ``accuracy_budget``: the
     points by which the accuracy may fall. Models are paired by name; what is left by family and number format, where
     the test is the same. Times of different machines or rates are not compared, and those of different versions of a
-    runtime are shown and not judged.
+    runtime, under different conditions or of a machine that slowed itself down are shown and not judged.
 
     Of reports of several devices, what one device measured is compared with what it measured before.
 
@@ -150,7 +151,7 @@ def _changes(
         (FILE, row.file_bytes, later.file_bytes),
     )
     seen = SIZE if incomparable(before, after) else TIMES + SIZE
-    judged = GATED if same_runtime(row, later) else SIZE
+    judged = GATED if same_runtime(row, later) and not any(_unlike(before, after)) else SIZE
     for quantity, was, now in values:
         if was and now and quantity in seen:
             growth = 100 * (now / was - 1)
@@ -217,6 +218,8 @@ def _differences(before: Model, after: Model) -> Iterator[str]:
     ):
         if was != now:
             yield f"DIFFERENT {what}: {was or 'not known'} and {now or 'not known'}"
+    if incomparable(before, after) is None:
+        yield from _unlike(before, after)
     names = [name for name in one.versions if name in other.versions and name != "edgeseq"]
     changed = [f"{name} {one.versions[name]} and {other.versions[name]}" for name in names]
     changed = [text for name, text in zip(names, changed, strict=True) if one.versions[name] != other.versions[name]]
@@ -231,6 +234,20 @@ def _differences(before: Model, after: Model) -> Iterator[str]:
         )
     if not (before.timed and after.timed):
         yield f"NO TIMES of {before.name}: an emulated device has none"
+
+
+def _unlike(before: Model, after: Model) -> Iterator[str]:
+    """Why times of one machine are not to be judged by: how it was asked to measure, and that it had slowed down."""
+    conditions = conditions_apart(before, after)
+    if conditions:
+        yield f"DIFFERENT CONDITIONS: {'; '.join(conditions)}; times under other conditions are shown, not judged"
+    for model, which in ((before, "old"), (after, "new")):
+        why = slowed(model)
+        if why:
+            yield (
+                f"THROTTLED: {why}, in the {which} report of {model.name}; times of a machine that slowed itself down "
+                "are shown, not judged"
+            )
 
 
 def findings(comparison: Comparison) -> list[str]:

@@ -206,17 +206,22 @@ def bench_folders(
     paced_seconds: float = 10.0,
     rate: float | None = None,
     conditions: Conditions | None = None,
+    wait: bool = False,
 ) -> list[BenchReport]:
-    """Measure the folders in turns. Nothing moves on the screen meanwhile: it would cost what is measured."""
+    """Measure the folders in turns. Nothing moves on the screen meanwhile: it would cost what is measured.
+
+    ``wait`` for another measurement on this machine to end, which is an error otherwise.
+    """
     from edgeseq.devices.bench import bench_side_by_side
     from edgeseq.devices.conditions import AS_FOUND
-    from edgeseq.devices.engines import available
+    from edgeseq.devices.engines import candidates
 
     engines = list(dict.fromkeys(engines)) if engines else None
-    count = sum(len(engines or available(folder)) for folder in folders)
-    wait = seconds * len(folders) + count * (paced_seconds + 1)
+    # By the files alone: to open an engine takes processor time from whoever measures here, which is not known yet.
+    count = sum(len(engines or candidates(folder)) for folder in folders)
+    expected = seconds * len(folders) + count * (paced_seconds + 1)
     named = ", ".join(str(folder.path) for folder in folders)
-    show.note(f"measuring {named}: about {wait:.0f} s")
+    show.note(f"measuring {named}: about {expected:.0f} s")
     return bench_side_by_side(
         folders,
         engines,
@@ -224,6 +229,7 @@ def bench_folders(
         paced_seconds=paced_seconds,
         rate=rate,
         conditions=conditions or AS_FOUND,
+        wait=wait,
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,30 +63,84 @@ def bench_devices(
     """Measure on all devices, show and write what they found, and return it.
 
     Raises:
-        Failed: a device failed, after the others' reports were written; or a budget was missed. Carries the document.
+        Failed: a device failed, after the others' reports were written; ``out`` could not be written; or a budget was
+            missed. Carries the document.
     """
     clock = Clock()
     _check(folders, devices, asked, out)
+    kept = _Kept(out, tuple(devices))
     found: dict[str, Benched] = {}
     document: Document = {}
+    through = False
     try:
-        _measure(show, folders, devices, asked, conditions, accept_new, found)
+        _measure(show, folders, devices, asked, conditions, accept_new, found, kept)
+        through = True
     finally:  # an interruption, or a bug that one board meets, does not lose what the others have worked for
         found = {name: found[name] for name in devices if name in found}
         reports = [report for benched in found.values() for _, report in benched.reports]
-        if out is not None and reports:
-            write_report(out, {"reports": reports})
+        unwritten = kept.write(found)
         if found:
             document = _show(show, devices, found)
-        if out is not None and reports:
+        if unwritten is None and out is not None and kept.reports:
             show.wrote(out, out.stat().st_size, clock)
             document["report"] = str(out)
+        if unwritten is not None and not through:  # what ended it comes ahead
+            show.warn(str(unwritten))
+    if unwritten is not None:
+        raise Failed(unwritten, document)
     _finish(show, found, reports, budget, document)
     following: tuple[str | Path, ...] = ("inspect", folders[0].path)
     if out is not None:
         following = ("report", *(folder.path for folder in folders), "--bench", out, "--out", "report")
     show.next(*following)
     return {**document, "next": typed(*following)}
+
+
+@dataclass
+class _Kept:
+    """The file ``out`` with the reports by device, in that order; boards write into it from threads of their own."""
+
+    out: Path | None
+    order: tuple[str, ...]
+    reports: dict[str, Sequence[BenchReport]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, name: str, reports: Sequence[BenchReport]) -> None:
+        """Write the file with a device's reports.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        with self._lock:
+            self.reports[name] = reports
+            self._write()
+
+    def write(self, found: Mapping[str, Benched]) -> InputError | None:
+        """Write the file with all that was found, and what was kept before; the error where it cannot be written."""
+        with self._lock:
+            named = {name: [report for _, report in benched.reports] for name, benched in found.items()}
+            self.reports |= {name: reports for name, reports in named.items() if reports}
+            try:
+                self._write()
+            except InputError as error:
+                return error
+        return None
+
+    def _write(self) -> None:
+        reports = [report for name in self.order for report in self.reports.get(name, ())]
+        if self.out is not None and reports:
+            write_report(self.out, {"reports": reports})
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a file that could not be written, before hours are spent on what is to be in it."""
+    if not out.parent.is_dir():
+        raise InputError(f"{out} cannot be written: {out.parent} is not a folder: make it, or name another file")
+    if out.is_dir():
+        raise InputError(f"{out} cannot be written: it is a folder: name a file")
+    place = out.parent if out.is_file() or not out.exists() else out
+    if not os.access(place, os.W_OK):
+        raise InputError(f"{out} cannot be written: {place} may not be written to: name another file")
 
 
 def _check(folders: Sequence[Folder], devices: Mapping[str, Device], asked: Asked, out: Path | None) -> None:
@@ -93,6 +150,8 @@ def _check(folders: Sequence[Folder], devices: Mapping[str, Device], asked: Aske
             raise unknown("engine", engine, ENGINES)
     for folder in folders:
         folder.file(GOLDEN_NAME)
+    if out is not None:
+        _check_out(out)
     if asked.duration is not None:
         from edgeseq.devices.budget import parse_duration
         from edgeseq.devices.endless import check_long
@@ -111,14 +170,16 @@ def _measure(
     conditions: Conditions,
     accept_new: bool,
     found: dict[str, Benched],
+    kept: _Kept,
 ) -> None:
     """Boards side by side; this machine after them, so that sending and waiting is not among its numbers.
 
-    ``found`` gets what each has come to, also those that were through before an exception.
+    ``found`` gets what each has come to, also those that were through before an exception; ``kept`` what must be
+    written before it leaves a board.
     """
     boards = {name: device for name, device in devices.items() if name != LOCAL}
     with _steps(show, boards) as say:
-        Boards(boards, folders, asked, accept_new, say, found).bench()
+        Boards(boards, folders, asked, accept_new, say, kept.keep, found).bench()
     if LOCAL not in devices:
         return
     try:
@@ -130,6 +191,7 @@ def _measure(
             paced_seconds=asked.paced_seconds,
             rate=asked.rate,
             conditions=conditions,
+            wait=True,
         )
     except EdgeseqError as error:
         found[LOCAL] = Benched([], [], error)

@@ -79,7 +79,7 @@ def demo(
     streamed = _stream(show, exported[-1], 0.0 if quick else speed)
     _stage(show, 8)
     seconds, paced = (0.1, 0.2) if quick else (2.0, 6.0)
-    reports = bench_folders(show, exported, seconds=seconds, paced_seconds=paced)
+    reports = bench_folders(show, exported, seconds=seconds, paced_seconds=paced, wait=True)
     rows = bench_rows(show, exported, reports)
     show_machine(show, reports[0])
     _show_result(show, rows)

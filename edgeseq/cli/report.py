@@ -81,7 +81,7 @@ def report(
         folders_of, reports, devices = zip(*known, strict=True)
         made = make_report(show, folders_of, reports, devices=devices, baseline=baseline)
     else:
-        measured = bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds)
+        measured = bench_folders(show, opened, seconds=seconds, paced_seconds=paced_seconds, wait=True)
         made = make_report(show, opened, measured, baseline=baseline)
     return write_report(show, made, target, clock)
 

@@ -130,6 +130,27 @@ def test_a_runtime_that_was_built_for_a_newer_system_says_which(
     assert "another version, pip install 'ai-edge-litert<" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("said", "passing"),
+    [
+        ("libomp.so: cannot open shared object file: Cannot allocate memory", True),
+        ("wrapper.so: failed to map segment from shared object", True),
+        ("wrapper.so: failed to map segment from shared object: Cannot allocate memory", True),
+        ("Error loading shared library wrapper.so: Out of memory", True),
+        ("wrapper.so: failed to map segment from shared object: Operation not permitted", False),
+        ("libgomp.so.1: cannot allocate memory in static TLS block", False),
+        ("libGL.so.1: cannot open shared object file: No such file or directory", False),
+    ],
+)
+def test_a_runtime_that_was_not_loaded_for_want_of_memory_may_work_another_time(
+    folders: dict[str, Path], fake_litert: Callable[[str], None], said: str, passing: bool
+) -> None:
+    fake_litert(f"raise ImportError({said!r})\n")
+    found = prove(open_folder(folders["leaky"]), "litert")
+    assert (found.works, found.deadly, found.fault, found.passing) == (False, False, None, passing)
+    assert said in found.reason
+
+
 def test_other_errors_of_the_linker_are_not_taken_for_an_old_system() -> None:
     assert too_old_for("version `GLIBCXX_3.4.32' not found") == (
         "needs libstdc++ with GLIBCXX 3.4.32, and this system has an older one"

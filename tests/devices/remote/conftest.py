@@ -161,7 +161,9 @@ def _start(place: Path, path: Path | None = None) -> Server:
     if SSHD is None or not shutil.which("ssh"):
         pytest.skip("no OpenSSH client and server here: make sshd")
     sees = f" PATH={path}" if path else ""
-    return Server(place, settings=(f"SetEnv HOME={place / 'home'}{sees}",)).start()
+    temporary = place / "tmp"  # a board of its own: who measures on this one keeps nobody from another
+    temporary.mkdir(parents=True, exist_ok=True)
+    return Server(place, settings=(f"SetEnv HOME={place / 'home'} TMPDIR={temporary}{sees}",)).start()
 
 
 def find_tools(place: Path, *names: str) -> Path:

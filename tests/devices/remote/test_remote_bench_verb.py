@@ -17,7 +17,7 @@ from edgeseq.devices.bench import bench_side_by_side
 from edgeseq.devices.remote import boards
 from edgeseq.devices.remote.inventory import Device, add_device
 from edgeseq.devices.remote.remote_bench import Benched
-from edgeseq.errors import GateFailed
+from edgeseq.errors import GateFailed, InputError
 from edgeseq.folder import open_folder
 
 from ...command_line import call as edgeseq
@@ -114,8 +114,9 @@ def board(inventory, monkeypatch, report) -> Callable[..., None]:
     def connect(target, accept_new, *, name):
         yield Link(name)
 
-    def bench_board(link, device, folders, asked, say) -> Benched:
+    def bench_board(link, device, folders, asked, say, keep) -> Benched:
         say("measuring")
+        link.keep = keep
         return does[link.name](link)
 
     def measure(link) -> Benched:
@@ -183,6 +184,58 @@ def test_an_interruption_of_this_machine_keeps_what_boards_have_measured(board, 
     board("kitchen")
     assert bench_boards("kitchen", "local", out=tmp_path / "bench.json").code == 130
     assert kept(tmp_path / "bench.json") == ["kitchen"]
+
+
+def test_a_report_that_leaves_its_board_is_written_before_the_others_are_through(board, tmp_path, report):
+    out = tmp_path / "bench.json"
+
+    def leave(link):
+        link.keep([msgspec.structs.replace(report, device=link.name)])
+        assert kept(out) == ["kitchen"]
+        raise GateFailed("kitchen: the link was lost after that")
+
+    board("kitchen", leave)
+    board("shed")
+    assert bench_boards("shed", "kitchen", out=out).code == 5
+    assert kept(out) == ["shed", "kitchen"]
+
+
+def test_what_cannot_be_written_is_shown_all_the_same(board, tmp_path, monkeypatch):
+    def full(out, document):
+        raise InputError(f"{out} cannot be written: No space left on device")
+
+    monkeypatch.setattr("edgeseq.cli.bench_devices.write_report", full)
+    board("kitchen")
+    done = bench_boards("kitchen", out=tmp_path / "bench.json")
+    assert done.code == 2
+    assert done.err.count("No space left on device") == 1
+    assert "Fastest at the sensor's rate" in done.out
+
+
+def test_an_interruption_is_told_as_one_also_where_nothing_can_be_written(board, tmp_path, monkeypatch):
+    def full(out, document):
+        raise InputError(f"{out} cannot be written: No space left on device")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeseq.cli.bench_devices.write_report", full)
+    monkeypatch.setattr("edgeseq.cli.bench_devices.bench_folders", interrupted)
+    board("kitchen")
+    done = bench_boards("kitchen", "local", out=tmp_path / "bench.json")
+    assert done.code == 130
+    assert "No space left on device" in " ".join(done.err.split())
+    assert "a note" in done.out
+
+
+@pytest.mark.parametrize("name", ["nowhere/bench.json", "folder"])
+def test_a_file_that_could_not_be_written_is_refused_before_a_board_is_asked(board, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    board("kitchen", lambda link: pytest.fail("it was asked"))
+    done = bench_boards("kitchen", out=tmp_path / name)
+    assert done.code == 2
+    assert "cannot be written" in done.err
+    assert "connecting" not in done.err
 
 
 def test_an_interruption_before_anything_is_through_leaves_no_file(board, tmp_path):

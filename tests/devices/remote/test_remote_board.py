@@ -20,7 +20,7 @@ from edgeseq.devices.remote import remote_bench
 from edgeseq.devices.remote.command import Done
 from edgeseq.devices.remote.deploy import Place
 from edgeseq.devices.remote.inventory import Device
-from edgeseq.devices.remote.remote_bench import Asked, Benched, bench_board
+from edgeseq.devices.remote.remote_bench import Asked, Benched, Keep, bench_board
 from edgeseq.errors import DeviceUnreachable, GateFailed, InputError
 from edgeseq.folder import Folder, open_folder
 
@@ -41,6 +41,7 @@ bench)
   printf ']}\\n' ;;
 esac
 """
+CHECKED = {"unchecked": [], "links": [{"name": "program ~ golden"}]}
 REAL = f'exec {sys.executable} "$@"'
 ASKED = Asked(engines=("numpy",), seconds=0.02, paced_seconds=0.06)
 
@@ -88,9 +89,9 @@ class Kitchen:
                 shutil.copytree(folder.path, path)
         return Place(board(processor=self.processor), str(self.data), str(env), tuple(map(str, paths)))
 
-    def bench(self, asked: Asked = ASKED) -> Benched:
+    def bench(self, asked: Asked = ASKED, keep: Keep = lambda reports: None) -> Benched:
         self.steps, self.ran = [], []
-        return bench_board(self, Device("ssh://kitchen"), self.models, asked, self.steps.append)
+        return bench_board(self, Device("ssh://kitchen"), self.models, asked, self.steps.append, keep)
 
     def verbs(self) -> list[str]:
         """The verbs that ran there, in order."""
@@ -112,7 +113,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Folder]
     failed = {"error": {"type": "GateFailed", "message": "it does not hold", "exit_code": 5}}
     reports = bench_side_by_side(list(folders.values()), ["numpy"], seconds=0.02, paced_seconds=0.06)
     for (name, folder), report in zip(folders.items(), reports, strict=True):
-        write_answer(place / "verify" / folder.hash, failed if name == "wrong" else {"unchecked": []})
+        write_answer(place / "verify" / folder.hash, failed if name == "wrong" else CHECKED)
         write_answer(place / "bench" / folder.hash, report)
     return place
 
@@ -218,14 +219,12 @@ def test_a_file_that_was_damaged_there_removes_its_folder_alone(kitchen, remembe
         kitchen.bench()
     sent = [Path(path) for path in kitchen.deploy().folders]
     (sent[1] / "golden.npz").write_bytes(b"somebody's hand")
-    if remembered:
-        with pytest.raises(InputError, match=r"kitchen: measuring .*was changed after it was written.*sends it again"):
-            kitchen.bench()
-    else:
-        found = kitchen.bench()
-        assert [folder.path.name for folder, _ in found.reports] == ["model0"]
-        assert "kitchen: checking model1: " in str(found.failed)
-        assert "sends it again" in str(found.failed)
+    found = kitchen.bench()
+    assert [folder.path.name for folder, _ in found.reports] == ["model0"]
+    assert f"kitchen: {'measuring' if remembered else 'checking'} model1: " in str(found.failed)
+    assert "was changed after it was written" in str(found.failed)
+    assert "sends it again" in str(found.failed)
+    assert any("by itself, not in turns" in note for note in found.notes) == remembered
     assert [path.exists() for path in sent] == [True, False]
 
 
@@ -241,8 +240,59 @@ def refused(kitchen, tmp_path):
 def test_an_option_that_the_board_refuses_removes_nothing(refused):
     with pytest.raises(InputError) as error:
         refused.bench()
-    assert str(error.value) == f"kitchen: measuring {', '.join(MODELS)}: --pin 1000: there is no such processor"
+    said = [f"kitchen: measuring {name}: --pin 1000: there is no such processor" for name in MODELS]
+    assert str(error.value) == "; ".join(said)
     assert all((refused.data / "folders" / folder.hash).exists() for folder in refused.models)
+
+
+def test_a_link_that_is_lost_while_measuring_is_not_asked_again(kitchen):
+    kitchen.cut = "bench"
+    with pytest.raises(DeviceUnreachable, match="lost"):
+        kitchen.bench()
+    assert kitchen.verbs().count("bench") == 1
+
+
+@pytest.fixture
+def changing(kitchen, tmp_path):
+    """A board with one folder, whose answers a test may change: ``changing(check, report)``."""
+    kitchen.models = kitchen.models[:1]
+    kitchen.answers = shutil.copytree(kitchen.answers, tmp_path / "answers")
+    (folder,) = kitchen.models
+    file = kitchen.answers / "bench" / folder.hash
+    report = msgspec.json.decode(file.read_bytes())
+
+    def change(check: dict[str, object], *engines: str) -> Kitchen:
+        write_answer(kitchen.answers / "verify" / folder.hash, check)
+        write_answer(file, {**report, "engines": [{**report["engines"][0], "engine": name} for name in engines]})
+        return kitchen
+
+    return change
+
+
+WITH_LITERT = {**CHECKED, "links": [*CHECKED["links"], {"name": "litert free-running"}]}
+
+
+def test_what_a_check_left_out_is_told_each_time(changing):
+    kitchen = changing({**CHECKED, "unchecked": ["model.tflite"]}, "numpy")
+    for verbs in (["verify", "bench"], ["bench"]):
+        found = kitchen.bench(Asked(seconds=0.02, paced_seconds=0.06))
+        assert found.notes == ["kitchen did not check model.tflite of model0: no engine there runs it"]
+        assert kitchen.verbs() == verbs
+
+
+def test_an_engine_that_the_remembered_check_was_not_of_is_checked_after_all(changing):
+    changing(CHECKED, "numpy").bench()
+    kitchen = changing(WITH_LITERT, "numpy", "litert")
+    assert len(kitchen.bench().reports) == 1
+    assert kitchen.verbs() == ["bench", "verify"]
+    kitchen.bench()
+    assert kitchen.verbs() == ["bench"]
+
+
+def test_numbers_of_an_engine_that_no_check_is_of_are_none(changing):
+    kitchen = changing(CHECKED, "numpy", "litert")
+    with pytest.raises(GateFailed, match="kitchen: model0 was measured in litert, and not checked in it"):
+        kitchen.bench()
 
 
 LONG = Asked(engines=("numpy",), seconds=0.02, duration="100ms")
@@ -260,6 +310,22 @@ def test_a_long_run_leaves_nothing_there_when_its_report_has_come(kitchen):
     found = kitchen.bench(LONG)
     assert found.reports[0][1].long_run is not None
     assert found.notes == []
+    assert not run_of(kitchen).exists()
+
+
+def test_a_long_run_stays_there_until_its_report_is_kept_here(kitchen):
+    def refuse(reports: object) -> None:
+        assert (run_of(kitchen) / "report.json").exists()
+        raise InputError("bench.json cannot be written: No space left on device")
+
+    kitchen.real = True
+    kitchen.models = kitchen.models[:1]
+    first = kitchen.bench(LONG, refuse)
+    assert "kitchen still has its report" in first.notes[-1]
+    assert "No space left" in first.notes[-1]
+    again = kitchen.bench(LONG)
+    assert kitchen.verbs() == []
+    assert again.reports[0][1] == first.reports[0][1]
     assert not run_of(kitchen).exists()
 
 

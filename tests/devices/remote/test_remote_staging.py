@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeseq.devices.remote.ssh import connect
-from edgeseq.devices.remote.staging import OWNER, PREFIX, SWEEP, staging
+from edgeseq.devices.remote.staging import OWNER, SWEEP, staging
 
 from .conftest import is_running, wait_until
 
@@ -41,21 +41,27 @@ def test_what_a_process_makes_that_runs_stays_and_all_else_goes(shell, tmp_path)
     running, over = owner_of(shell, str(os.getpid())), owner_of(shell)
     assert running.startswith(f"{os.getpid()}_")
     kept = left(place, running)
-    gone = [
-        left(place, over),
-        left(
-            place, f"{os.getpid()}_00000000-0000-0000-0000-000000000000"
-        ),  # of the time before the board lost its power
-        left(place, ""),
-        place / f"{PREFIX}0123",
-    ]
-    gone[-1].write_text("of an edgeseq that knew no owners")
+    node = running.rpartition("_")[2]
+    left(place, over)
+    left(place, f"{os.getpid()}_00000000-0000-0000-0000-000000000000_{node}")  # before the board lost its power
     (place / "mine").touch()
     done = subprocess.run(
         [*shell, "-c", f'{SWEEP} sweep "$1"', "sh", place], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert sorted(place.iterdir()) == sorted([kept, place / "mine"])
+
+
+def test_what_another_board_makes_in_a_home_that_both_have_goes_when_it_is_a_day_old(shell, tmp_path):
+    owners = (f"{os.getpid()}_00000000-0000-0000-0000-000000000000_kitchen.another", "", "1_of-an-earlier-edgeseq")
+    kept = [left(tmp_path, owner) for owner in owners]
+    for owner in owners:
+        made = left(tmp_path, owner)
+        day = made.stat().st_mtime - 25 * 3600
+        os.utime(made, (day, day))
+    done = subprocess.run([*shell, "-c", f'{SWEEP} sweep "$1"', "sh", tmp_path], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_a_folder_that_is_not_there_is_nothing_to_sweep(shell, tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from edgeseq.devices.conditions import Conditions
 from edgeseq.devices.report.compare import compare, findings
 from edgeseq.errors import InputError
 from edgeseq.manifest import Link, Precision, Stage
@@ -174,6 +175,18 @@ def test_two_boards_of_one_model_with_two_names_are_two_machines(make_report, ma
     assert found.uncompared == ("the times of gru-export: they are of two machines (kitchen and attic)",)
 
 
+@pytest.mark.parametrize("names", [("kitchen", ""), ("", "kitchen")])
+def test_a_board_that_measured_itself_without_a_name_is_the_board_with_one(make_report, make_model, make_row, names):
+    slow = make_model(device=names[1], engines=(make_row(paced=99.0),))
+    found = compare(make_report(make_model(device=names[0])), make_report(slow))
+    assert [change.quantity for change in found.missed] == ["paced p50, µs"]
+    assert (found.uncompared, found.warnings) == ((), ())
+    other = replace(slow, facts=replace(slow.facts, model="Raspberry Pi 4"))
+    found = compare(make_report(make_model(device=names[0])), make_report(other))
+    said = "they are of two machines (Raspberry Pi 5 Model B Rev 1.0 and Raspberry Pi 4)"
+    assert found.uncompared == (f"the times of gru-export: {said}",)
+
+
 def test_what_an_older_report_does_not_say_of_a_machine_is_no_difference(make_report, make_model):
     model = make_model()
     facts = replace(model.facts, core="Cortex-A76", memory_bytes=8_320_000_000, python_bits=64)
@@ -191,6 +204,40 @@ def test_times_of_another_version_of_a_runtime_are_shown_and_not_judged(make_rep
     assert row_of(found, "paced p50, µs").change > 700
     assert [change.quantity for change in found.missed] == ["file, bytes"]
     assert any(sentence.startswith("Not judged: gru-export in LiteRT: paced p50") for sentence in findings(found))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warned"),
+    [
+        ({"conditions": Conditions(pin=(3,))}, {}, "DIFFERENT CONDITIONS: pinned to 3 and not pinned; times under"),
+        (
+            {"conditions": Conditions(priority="fifo:50")},
+            {"conditions": Conditions(pin=(2, 3), priority="-5")},
+            "DIFFERENT CONDITIONS: not pinned and pinned to 2,3; priority fifo:50 and priority -5; times under",
+        ),
+        ({"throttled": "too hot"}, {}, "THROTTLED: too hot, in the old report of gru-export; times of a machine that"),
+        ({}, {"throttled": "too hot"}, "THROTTLED: too hot, in the new report of gru-export; times of a machine that"),
+    ],
+)
+def test_times_under_other_conditions_or_while_throttled_are_shown_and_not_judged(
+    make_report, make_model, make_row, old, new, warned
+):
+    slow = (make_row(paced=99.0, tight=99.0, file_bytes=90_000),)
+    found = compare(make_report(make_model(**old)), make_report(make_model(**new, engines=slow)))
+    assert row_of(found, "paced p50, µs").change > 700
+    assert [change.quantity for change in found.missed] == ["file, bytes"]
+    (warning,) = found.warnings
+    assert warning.startswith(warned)
+    assert warning.endswith("are shown, not judged")
+    assert any(sentence.startswith("Not judged: gru-export in LiteRT: paced p50") for sentence in findings(found))
+
+
+def test_times_under_the_same_conditions_are_judged(make_report, make_model, make_row):
+    one = make_model(conditions=Conditions(pin=(3,), priority="-5", warm_up_calls=30))
+    other = replace(one, conditions=replace(one.conditions, warm_up_calls=10), engines=(make_row(paced=99.0),))
+    found = compare(make_report(one), make_report(other))
+    assert [change.quantity for change in found.missed] == ["paced p50, µs"]
+    assert found.warnings == ()
 
 
 def test_accuracies_of_other_people_are_not_compared(make_report, make_model, make_row):
