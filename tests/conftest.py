@@ -78,6 +78,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     there.
     """
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="edgeseq-") as temporary:
+        Path(temporary).chmod(0o711)  # servers that run as another user, as PostgreSQL does, have their folders in it
         fonts = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(fonts))  # a list that takes seconds to make
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
