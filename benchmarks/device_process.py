@@ -114,9 +114,11 @@ def staged(folder: Folder, cache: Path) -> list[tuple[str, float, float]]:
 
 
 def environment(cache: Path) -> Mapping[str, str]:
-    """Ours without what would choose an engine, and with a cache of its own."""
+    """Ours without what would choose an engine, and with a cache of its own: not where processes run, for a folder
+    ``edgeseq`` there would pass for the package.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "EDGESEQ_ENGINE"}
-    return {**kept, **ENVIRONMENT, "XDG_CACHE_HOME": str(cache)}
+    return {**kept, **ENVIRONMENT, "XDG_CACHE_HOME": str(cache / "cache")}
 
 
 def measure(folder: Folder, processes: int, seconds: float) -> dict[str, Any]:
