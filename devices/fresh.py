@@ -42,11 +42,9 @@ def measure_fresh(folder: Path, engine: str) -> Fresh:
     from edgeseq.devices.engines.diagnosis import why_it_died
 
     ended = run_apart(__name__, str(folder.resolve()), engine, timeout=TIMEOUT)
-    if ended.code == 0:
-        try:
-            return msgspec.json.decode(ended.output.splitlines()[-1], type=Fresh)
-        except (IndexError, msgspec.MsgspecError):
-            pass  # it ended well and said nothing of use, which is a failure too
+    found = ended.answer(Fresh)
+    if found is not None:
+        return found
     package = ENGINES[engine].package if engine in ENGINES else engine
     raise EdgeseqError(f"engine {engine} failed in a process of its own: {why_it_died(package, ended)}")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from edgeseq.devices.conditions import AS_FOUND, Conditions
 from edgeseq.devices.engines.base import Facts as EngineFacts
 from edgeseq.devices.facts import Facts
 from edgeseq.devices.fresh import Fresh
+from edgeseq.devices.whole import replace_file
 from edgeseq.errors import InputError
 from edgeseq.manifest import Precision
 
@@ -145,20 +144,9 @@ def write_report(out: Path, document: object, *, sync: bool = False) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    named = out.is_file() or not out.exists()  # and no pipe or device, whose name nothing else can take
-    staging = out.with_name(f"{out.name}.new") if named else out
     try:
-        with staging.open("wb") as file:
-            file.write(msgspec.json.encode(document) + b"\n")
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        if named:
-            staging.replace(out)
+        replace_file(out, msgspec.json.encode(document) + b"\n", sync=sync)
     except OSError as error:
-        if named:
-            with suppress(OSError):
-                staging.unlink()
         raise InputError(f"{out} cannot be written: {error.strerror}") from None
 
 

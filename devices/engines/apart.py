@@ -6,7 +6,11 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+Answer = TypeVar("Answer")
 _APART = "EDGESEQ_APART"  # of the environment of a process that may die
 _CRASHES = ("SIGILL", "SIGTRAP", "SIGFPE", "SIGBUS", "SIGSEGV")
 
@@ -39,6 +43,15 @@ class Ended:
     def last_line(self) -> str:
         """The last line that it wrote, on standard error if it wrote there."""
         return (self.errors.strip() or self.output.strip() or "nothing").splitlines()[-1]
+
+    def answer(self, kind: type[Answer]) -> Answer | None:
+        """What ``main`` printed as its last line, in JSON; None where it failed, or printed something else."""
+        if self.code != 0:
+            return None
+        try:
+            return msgspec.json.decode(self.output.splitlines()[-1], type=kind)
+        except (IndexError, msgspec.MsgspecError):
+            return None
 
 
 def run_apart(module: str, *arguments: str, timeout: float | None = None) -> Ended:

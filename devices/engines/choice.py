@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from edgeseq.devices.engines.apart import is_apart
 from edgeseq.devices.engines.base import Engine, NoRuntime
 from edgeseq.devices.engines.machine import machine_here
 from edgeseq.devices.engines.prove import Proven, is_installed, prove, time_in_turns
+from edgeseq.devices.whole import replace_file
 from edgeseq.errors import GateFailed, InputError, MissingDependency, Unsupported
 from edgeseq.folder import Folder, open_folder
 
@@ -240,7 +240,7 @@ def _try_once(path: Path, digest: str, name: str, file: Path, machine: str) -> P
     if not found.passing:
         remember(folder, tried=[found])
     elif not found.deadly:
-        _say(f"engine {name} cannot be tried in a process of its own here ({found.reason}): it is opened as it is")
+        _say(f"engine {name} was not tried in a process of its own here ({found.reason}): it is opened as it is")
     return found
 
 
@@ -265,15 +265,7 @@ def remember(folder: Folder, choice: Choice | None = None, tried: Sequence[Prove
 def _write(file: Path, memory: _Memory) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, written = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as content:
-                content.write(msgspec.json.format(msgspec.json.encode(memory), indent=1))
-            Path(written).replace(file)
-        except OSError:
-            with suppress(OSError):
-                Path(written).unlink()
-            raise
+        replace_file(file, msgspec.json.format(msgspec.json.encode(memory), indent=1))
     except OSError as error:
         _say(f"what was learnt of engines cannot be kept in {file} ({error.strerror}): it is learnt anew each time")
 

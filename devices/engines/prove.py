@@ -103,11 +103,9 @@ def _apart(
     from edgeseq.devices.engines.diagnosis import why_it_died
 
     ended = run_apart(__name__, str(folder.path.resolve()), _TIMED if timed else _UNTIMED, *engines, timeout=timeout)
-    if ended.code == 0:
-        try:
-            return msgspec.json.decode(ended.output.splitlines()[-1], type=tuple[Proven, ...])
-        except (IndexError, msgspec.MsgspecError):
-            pass  # it ended well and said nothing of use, which is a failure too
+    found = ended.answer(tuple[Proven, ...])
+    if found is not None:
+        return found
     deadly = ended.crashed or ended.code is None or ended.code < 0
     reason = why_it_died(ENGINES[engines[0]].package, ended, facts)
     return tuple(Proven(engine, False, reason, deadly=deadly, passing=not ended.crashed) for engine in engines)

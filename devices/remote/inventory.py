@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from edgeseq.devices.remote.target import LOCAL, Target, parse_url
+from edgeseq.devices.whole import replace_file
 from edgeseq.errors import InputError, unknown
 
 FILE_VARIABLE = "EDGESEQ_DEVICES"
@@ -215,19 +214,9 @@ def _value(value: str | bool) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    file = file.resolve()  # where the file is a link, what it points to is replaced
-    staging = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, named = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        staging = Path(named)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(text)
-        if file.exists():
-            shutil.copymode(file, staging)
-        staging.replace(file)
+        replace_file(file, text.encode())
     except (OSError, UnicodeEncodeError) as error:
-        if staging is not None:
-            staging.unlink(missing_ok=True)
         why = error.strerror if isinstance(error, OSError) else "a path in it is not UTF-8"
-        raise InputError(f"{file} cannot be written: {why}") from None
+        raise InputError(f"{file.resolve()} cannot be written: {why}") from None
