@@ -98,8 +98,8 @@ def prune(
     ground = Ground.of(parent, teachers, data, trust=trust)
     split = ground.split
     trainee = _prepared(ground, cut, others, seed, trust=trust)
-    before = _sizes(trainee.model)
-    trainee = _narrowed(trainee, cut, split, seed, trust=trust)
+    before, chosen = _sizes(trainee.model), _chosen_by(cut, trainee.model)
+    trainee = _narrowed(trainee, cut, chosen, split, seed, trust=trust)
     widths = {name: (before[name], size) for name, size in _sizes(trainee.model).items()}
     said = {
         **msgspec.to_builtins(cut),
@@ -107,10 +107,10 @@ def prune(
         "parameters": [parent.manifest.parameters, parameter_count(trainee.model)],
         "settings": msgspec.to_builtins(trainee.settings) if retrain else None,
         "distillation": msgspec.to_builtins(how) if teachers else None,
+        "chosen_by": chosen,
     }
-    said["chosen_by"] = _chosen_by(cut, trainee.model)
     entry = ground.entry("prune", said, seed, parent)
-    trainee, schedule = _sparse(trainee, cut, split, seed)
+    trainee, schedule = _sparse(trainee, cut, chosen, split, seed)
 
     def measure(model: StreamingModel) -> dict[str, float]:
         shares = zero_shares(model, trainee.pruned) if trainee.pruned else {}
@@ -157,7 +157,19 @@ def _sizes(model: StreamingModel) -> dict[str, int]:
     return {name: width.size for name, width in model.widths().items()}
 
 
-def _narrowed(trainee: Trainee, cut: Cut, split: Split, seed: int, *, trust: bool) -> Trainee:
+def _chosen_by(cut: Cut, model: StreamingModel) -> dict[str, str]:
+    """By what each part of the cut is chosen: a batch norm leaves the magnitude of the weights around it without
+    meaning, so that units are chosen by Taylor's estimate there."""
+    normed = any(isinstance(module, BatchNorm) for module in model.modules())
+    known = {
+        "modes": "energy",
+        "structured": cut.criterion or ("taylor" if normed else "magnitude"),
+        "weights": cut.criterion or "magnitude",
+    }
+    return {what: criterion for what, criterion in known.items() if getattr(cut, what)}
+
+
+def _narrowed(trainee: Trainee, cut: Cut, chosen: dict[str, str], split: Split, seed: int, *, trust: bool) -> Trainee:
     """The trainee without the modes, then without the units, that are to go."""
 
     def without(kept: Kept) -> Trainee:
@@ -168,16 +180,16 @@ def _narrowed(trainee: Trainee, cut: Cut, split: Split, seed: int, *, trust: boo
     if cut.modes:
         trainee = without(modes_to_keep(trainee.model, cut.modes))
     if cut.structured:
-        squared = _squared(trainee, _unit_criterion(cut, trainee.model), split, seed)
+        squared = _squared(trainee, chosen["structured"], split, seed)
         trainee = without(units_to_keep(trainee.model, cut.structured, saliency(trainee.model, squared)))
     return trainee
 
 
-def _sparse(trainee: Trainee, cut: Cut, split: Split, seed: int) -> tuple[Trainee, Schedule]:
+def _sparse(trainee: Trainee, cut: Cut, chosen: dict[str, str], split: Split, seed: int) -> tuple[Trainee, Schedule]:
     """The trainee without the weights that are to go, or the schedule by which they do in training."""
     if not cut.weights:
         return trainee, lambda model, progress: None
-    squared = _squared(trainee, cut.criterion or "magnitude", split, seed)
+    squared = _squared(trainee, chosen["weights"], split, seed)
     sparsity = Sparsity(cut.weights, present(trainee.model), cut.scope, cut.block, squared)
     trainee = dataclasses.replace(trainee, pruned=tuple(trainee.model.projections()))
     if cut.gradual and cut.retrain:
@@ -185,18 +197,6 @@ def _sparse(trainee: Trainee, cut: Cut, split: Split, seed: int) -> tuple[Traine
         return trainee, Gradual(sparsity, trainee.settings)
     sparsity.apply(trainee.model)
     return trainee, lambda model, progress: None
-
-
-def _unit_criterion(cut: Cut, model: StreamingModel) -> str:
-    """What units are chosen by: a batch norm leaves the magnitude of the weights around it without meaning."""
-    suited = "taylor" if any(isinstance(module, BatchNorm) for module in model.modules()) else "magnitude"
-    return cut.criterion or suited
-
-
-def _chosen_by(cut: Cut, model: StreamingModel) -> dict[str, str]:
-    """By what each part of the cut is chosen, for the lineage."""
-    known = {"modes": "energy", "structured": _unit_criterion(cut, model), "weights": cut.criterion or "magnitude"}
-    return {what: criterion for what, criterion in known.items() if getattr(cut, what)}
 
 
 def _squared(trainee: Trainee, criterion: str, split: Split, seed: int) -> Tensors | None:
