@@ -12,7 +12,8 @@ fold's difference is the mean over its seeds, and the interval is Student's over
 independent. Whatever is chosen is chosen on the validation subject.
 
 ``--times``: the files of fold 0, seed 0, proven in both formats, their bytes, and a step at the sensor's rate in the
-faster engine, all variants of a family in turns in one process, in ``benchmarks/results/compression_times.json``.
+faster of the two formats' engines, all variants of a family in turns in one process, in
+``benchmarks/results/compression_times.json``. What is not in ``--work`` is made first; its row stays as it is.
 
 Model folders are kept in ``--work``, so that an interrupted run goes on, and quantizes what it has trained. A folder of
 ``benchmarks/accuracy.py --keep`` may be put there as ``FAMILY-foldN-seedN``.
@@ -24,7 +25,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def main() -> int:
     if not parsed.table:
         parsed.work.mkdir(parents=True, exist_ok=True)
         if parsed.times:
-            time_families(parsed)
+            missing = time_families(parsed)
         else:
             rows, missing = run_missing(parsed, rows)
     print(tables(rows, read_times()))
@@ -153,18 +154,22 @@ def arguments() -> argparse.Namespace:
 
 def run_missing(parsed: Any, rows: list[Row]) -> tuple[list[Row], list[Missing[Task]]]:
     missing: list[Missing[Task]] = []
-    tasks = wanted_tasks(parsed, rows)
+    for ended in each_ended(parsed, wanted_tasks(parsed, {row.key for row in rows})):
+        if isinstance(ended, Missing):
+            missing.append(ended)
+            continue
+        rows = merged(rows, ended)
+        write(rows)
+    return rows, missing
+
+
+def each_ended(parsed: Any, tasks: Sequence[Task]) -> Iterator[list[Row] | Missing[Task]]:
+    """What comes of the tasks, teachers first: the others need theirs."""
     replace = msgspec.structs.replace
-    teachers = [replace(task, wanted=(TEACHER,)) for task in tasks if TEACHER in task.wanted]  # the others need theirs
+    teachers = [replace(task, wanted=(TEACHER,)) for task in tasks if TEACHER in task.wanted]
     rest = [replace(task, wanted=tuple(name for name in task.wanted if name != TEACHER)) for task in tasks]
     for group in (teachers, [task for task in rest if task.wanted]):
-        for ended in each_done(run, group, jobs=parsed.jobs, budget=parsed.budget):
-            if isinstance(ended, Missing):
-                missing.append(ended)
-                continue
-            rows = merged(rows, ended)
-            write(rows)
-    return rows, missing
+        yield from each_done(run, group, jobs=parsed.jobs, budget=parsed.budget)
 
 
 def merged(rows: Sequence[Row], ended: Sequence[Row]) -> list[Row]:
@@ -181,8 +186,7 @@ def merged(rows: Sequence[Row], ended: Sequence[Row]) -> list[Row]:
     return list(known.values())
 
 
-def wanted_tasks(parsed: Any, rows: Sequence[Row]) -> list[Task]:
-    done = {row.key for row in rows}
+def wanted_tasks(parsed: Any, done: Set[tuple[str, int, int]]) -> list[Task]:
     tasks = []
     for seed in range(parsed.seeds):
         for family in parsed.families:
@@ -195,16 +199,21 @@ def wanted_tasks(parsed: Any, rows: Sequence[Row]) -> list[Task]:
     return tasks
 
 
-def time_families(parsed: Any) -> None:
-    """Export fold 0, seed 0, of all that is there, and measure each family's variants in turns."""
-    rows = [row for row in read_times().rows if variants()[row.variant].family not in parsed.families]
+def time_families(parsed: Any) -> list[Missing[Task]]:
+    """Make what is not there of fold 0, seed 0, export all of it, and measure each family's variants in turns."""
+    chosen = [name for name in variants() if name in parsed.variants and variants()[name].family in parsed.families]
+    tasks = wanted_tasks(argparse.Namespace(**{**vars(parsed), "seeds": 1, "folds": [0]}), set())
+    missing = [ended for ended in each_ended(parsed, tasks) if isinstance(ended, Missing)]
+    rows = {row.variant: row for row in read_times().rows}
     for family in parsed.families:
-        names = [name for name, variant in variants().items() if variant.family == family and name in parsed.variants]
-        rows += time_family(parsed.work, names)
-        write_times(Times(machine(), rows))
+        names = [name for name in chosen if variants()[name].family == family]
+        rows.update({row.variant: row for row in time_family(parsed.work, names)})
+        write_times(Times(machine(), list(rows.values())))
+    return missing
 
 
 def time_family(work: Path, names: Sequence[str]) -> list[Timed]:
+    """A row for each variant whose folder is there and can be exported: what cannot is printed, and has none."""
     from edgeseq.devices.bench import bench_side_by_side
     from edgeseq.export.stage import export
 
@@ -215,7 +224,11 @@ def time_family(work: Path, names: Sequence[str]) -> list[Timed]:
             folders[name] = open_folder(out) if out.exists() else export(found(work, name, 0, 0).path, out)
         except InputError as error:
             print(f"missing: {name} ({error})")
-    reports = bench_side_by_side(list(folders.values()), seconds=1.0, paced_seconds=10.0, wait=True) if folders else []
+    if not folders:
+        return []
+    reports = bench_side_by_side(
+        list(folders.values()), ("litert", "onnxruntime"), seconds=1.0, paced_seconds=8.0, wait=True
+    )
     rows = []
     for (name, folder), report in zip(folders.items(), reports, strict=True):
         best = min(report.engines, key=lambda entry: entry.paced.call.p50 or 0.0)
