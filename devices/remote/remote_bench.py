@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 from edgeseq.devices.bench import BenchReport
 from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.remote import verbs
+from edgeseq.devices.remote.command import Done
 from edgeseq.devices.remote.deploy import Place, deploy
 from edgeseq.devices.remote.inventory import Device
 from edgeseq.devices.remote.refusals import explain_write
@@ -124,39 +125,24 @@ def bench_board(
     """
     wheelhouse = Path(device.wheelhouse) if device.wheelhouse else None
     say("asking what it is")
+    wheelhouse = Path(device.wheelhouse) if device.wheelhouse else None
     place = deploy(link, folders, device.python, wheelhouse, say)
-    notes = [
+    visit = _Visit(link, place, asked, say)
+    visit.notes.extend(
         f"{link.name} does without {each}: there is no wheel of it for {place.board.machine}"
         + (f" in {wheelhouse}" if wheelhouse else "")
         for each in place.left_out
+    )
+    checked = visit.check_all(dict(zip(place.folders, folders, strict=True)))
+    measured = visit.measure_all({path: folder for path, (folder, _) in checked.items()})
+    reports = [
+        (checked[path][0], report) for path, report in measured.items() if visit.covers(path, *checked[path], report)
     ]
-    passed: dict[str, tuple[Folder, _Checked]] = {}
-    failed: list[EdgeseqError] = []
-    for folder, path in zip(folders, place.folders, strict=True):
-        try:
-            passed[path] = folder, _check(link, place, folder, path, asked, say)
-        except EdgeseqError as error:
-            if not link.alive():
-                raise
-            failed.append(error)
-    chosen = {path: folder for path, (folder, _) in passed.items()}
-    measured = _measure_all(link, place, chosen, asked, say, notes, failed)
-    reports: list[tuple[Folder, BenchReport]] = []
-    for path, report in measured.items():
-        folder, checked = passed[path]
-        try:
-            checked = _cover(link, place, folder, path, asked, say, checked, report)
-            reports.append((folder, report))
-            if not asked.engines:  # those that were named leave files out by themselves
-                unchecked = [f"{link.name} did not check {file} of {folder.path.name}" for file in checked.unchecked]
-                notes += [f"{each}: no engine there runs it" for each in unchecked]
-        except EdgeseqError as error:
-            failed.append(error)
     if not reports:
-        raise _one(failed)
+        raise _one(visit.failed)
     if asked.duration is not None:
-        notes += _fetched(link, place, reports, asked, keep)
-    return Benched(reports, notes, _one(failed) if failed else None)
+        visit.forget_run(reports, keep)
+    return Benched(reports, visit.notes, _one(visit.failed) if visit.failed else None)
 
 
 def _one(failed: Sequence[EdgeseqError]) -> EdgeseqError:
@@ -173,127 +159,130 @@ def _key(place: Place, folder: Folder, options: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _check(
-    link: Link, place: Place, folder: Folder, path: str, asked: Asked, say: Say, *, anew: bool = False
-) -> _Checked:
-    """Prove a folder's files on the board, once for its environment and processor; ``anew``: whatever is remembered.
+@dataclass(frozen=True)
+class _Visit:
+    """A bench at work on one board: where it is, what is asked, and what there was to say and what failed so far."""
 
-    What is remembered holds for these files, since whoever opens a folder compares them with its manifest's hashes, and
-    for the engines that it names (:func:`_cover`).
-    """
-    name = folder.path.name
-    mark = f"{place.env}/checked/{_key(place, folder, asked.only)}"
-    if not anew:
-        with suppress(msgspec.MsgspecError):  # never checked, or a power cut came between
-            checked = msgspec.json.decode(place.run(link, ["cat", "--", mark]).stdout, type=_Checked)
-            say(f"{name} passed its check there before")
-            return checked
-    say(f"checking {name}")
-    document = verbs.call(link, place, "verify", [path], asked.only, CHECK_SECONDS, f"checking {name}")
-    checked = msgspec.convert(document, _Verified).checked
-    kept = place.run(link, ["sh", "-c", _KEEP, "sh", msgspec.json.encode(checked).decode(), mark])
-    if kept.code:
-        say(f"that {name} passed is not remembered there: {explain_write(kept.stderr)}")
-    return checked
+    link: Link
+    place: Place
+    asked: Asked
+    say: Say
+    notes: list[str] = field(default_factory=list)
+    failed: list[EdgeseqError] = field(default_factory=list)
 
+    def check_all(self, folders: Mapping[str, Folder]) -> dict[str, tuple[Folder, _Checked]]:
+        """The folders that pass their check, by their paths there."""
+        passed = {}
+        for path, folder in folders.items():
+            try:
+                passed[path] = folder, self.check(folder, path)
+            except EdgeseqError as error:
+                if not self.link.alive():
+                    raise
+                self.failed.append(error)
+        return passed
 
-def _cover(
-    link: Link,
-    place: Place,
-    folder: Folder,
-    path: str,
-    asked: Asked,
-    say: Say,
-    checked: _Checked,
-    report: BenchReport,
-) -> _Checked:
-    """The check that holds for a report: a new one where an engine was measured that the check was not of, as one that
-    works since then.
+    def check(self, folder: Folder, path: str, *, anew: bool = False) -> _Checked:
+        """Prove a folder's files on the board, once for its environment and processor; ``anew``: whatever is
+        remembered.
 
-    Raises:
-        EdgeseqError: it fails, or does not hold for that engine either.
-    """
-    measured = {each.engine for each in report.engines}
-    if not measured <= set(checked.engines):
-        checked = _check(link, place, folder, path, asked, say, anew=True)
-    without = sorted(measured - set(checked.engines))
-    if without:
-        said = f"{folder.path.name} was measured in {', '.join(without)}, and not checked in it"
-        raise GateFailed(f"{link.name}: {said}: name the engines that are to be measured with --engine")
-    return checked
+        What is remembered holds for these files, since whoever opens a folder compares them with its manifest's hashes,
+        and for the engines that it names (:meth:`covers`).
+        """
+        name = folder.path.name
+        mark = f"{self.place.env}/checked/{_key(self.place, folder, self.asked.only)}"
+        if not anew:
+            with suppress(msgspec.MsgspecError):  # never checked, or a power cut came between
+                checked = msgspec.json.decode(self.run("cat", "--", mark).stdout, type=_Checked)
+                self.say(f"{name} passed its check there before")
+                return checked
+        self.say(f"checking {name}")
+        doing = f"checking {name}"
+        document = verbs.call(self.link, self.place, "verify", [path], self.asked.only, CHECK_SECONDS, doing)
+        checked = msgspec.convert(document, _Verified).checked
+        kept = self.run("sh", "-c", _KEEP, "sh", msgspec.json.encode(checked).decode(), mark)
+        if kept.code:
+            self.say(f"that {name} passed is not remembered there: {explain_write(kept.stderr)}")
+        return checked
 
+    def covers(self, path: str, folder: Folder, checked: _Checked, report: BenchReport) -> bool:
+        """Whether a check holds for a report: a new one is made where an engine was measured that the check was not
+        of, as one that works since then. Why not is among what failed.
+        """
+        measured = {each.engine for each in report.engines}
+        try:
+            if not measured <= set(checked.engines):
+                checked = self.check(folder, path, anew=True)
+            without = sorted(measured - set(checked.engines))
+            if without:
+                said = f"{folder.path.name} was measured in {', '.join(without)}, and not checked in it"
+                raise GateFailed(f"{self.link.name}: {said}: name the engines that are to be measured with --engine")
+        except EdgeseqError as error:
+            self.failed.append(error)
+            return False
+        if not self.asked.engines:  # those that were named leave files out by themselves
+            unchecked = [f"{self.link.name} did not check {file} of {folder.path.name}" for file in checked.unchecked]
+            self.notes.extend(f"{each}: no engine there runs it" for each in unchecked)
+        return True
 
-def _measure_all(
-    link: Link,
-    place: Place,
-    folders: Mapping[str, Folder],
-    asked: Asked,
-    say: Say,
-    notes: list[str],
-    failed: list[EdgeseqError],
-) -> dict[str, BenchReport]:
-    """The reports by path: of all in turns, or, where that fails, of each that can be measured by itself."""
-    if not folders:
-        return {}
-    say(f"measuring {_names(folders.values())}")
-    try:
-        reports, more = _measure(link, place, folders, asked)
-    except EdgeseqError as error:
-        if len(folders) == 1 or not link.alive():
-            failed.append(error)
+    def measure_all(self, folders: Mapping[str, Folder]) -> dict[str, BenchReport]:
+        """The reports by path: of all in turns, or, where that fails, of each that can be measured by itself."""
+        if not folders:
             return {}
-        notes.append(f"{link.name} measured each folder by itself, not in turns: {error}")
-    else:
-        notes += more
-        return dict(zip(folders, reports, strict=True))
-    measured: dict[str, BenchReport] = {}
-    for path, folder in folders.items():
-        if link.alive():
-            measured |= _measure_all(link, place, {path: folder}, asked, say, notes, failed)
-    return measured
+        self.say(f"measuring {_names(folders.values())}")
+        try:
+            return dict(zip(folders, self.measure(folders), strict=True))
+        except EdgeseqError as error:
+            if len(folders) == 1 or not self.link.alive():
+                self.failed.append(error)
+                return {}
+            self.notes.append(f"{self.link.name} measured each folder by itself, not in turns: {error}")
+        measured: dict[str, BenchReport] = {}
+        for path, folder in folders.items():
+            if self.link.alive():
+                measured |= self.measure_all({path: folder})
+        return measured
+
+    def measure(self, folders: Mapping[str, Folder]) -> list[BenchReport]:
+        """The reports of folders, by their paths there, in their order."""
+        if self.asked.duration is None:
+            return _reports(self.link, folders, self.bench(folders))
+        (folder,) = folders.values()
+        run = self.run_of(folder)
+        out = f"{run}/report.json"
+        made = self.run("cat", "--", out)
+        if made.code:
+            self.run("mkdir", "-p", "--", run)
+            return _reports(self.link, folders, self.bench(folders, f"--out={out}"))
+        reports = _reports(self.link, folders, verbs.document(self.link, made, _measuring(folders)))
+        measured = f"{self.link.name} measured {folder.path.name} at {reports[0].measured}"
+        self.notes.append(f"{measured}, by an earlier command")
+        return reports
+
+    def bench(self, folders: Mapping[str, Folder], *more: str) -> dict[str, Any]:
+        """What a bench there prints."""
+        options, limit = [*self.asked.arguments, *more], self.asked.limit(len(folders))
+        return verbs.call(self.link, self.place, "bench", list(folders), options, limit, _measuring(folders))
+
+    def run_of(self, folder: Folder) -> str:
+        """Where a run of hours keeps what it has, until its report has come."""
+        return f"{self.place.env}/runs/{_key(self.place, folder, self.asked.arguments)}"
+
+    def forget_run(self, reports: Sequence[tuple[Folder, BenchReport]], keep: Keep) -> None:
+        """Remove a run of hours, once its report is kept here."""
+        try:
+            keep([report for _, report in reports])
+            self.run("rm", "-rf", "--", *(self.run_of(folder) for folder, _ in reports))
+        except EdgeseqError as error:
+            said = f"{self.link.name} still has its report, and the same command gets it from there: {error}"
+            self.notes.append(said)
+
+    def run(self, *words: str) -> Done:
+        return self.place.run(self.link, words)
 
 
-def _run_of(place: Place, folder: Folder, asked: Asked) -> str:
-    """Where a run of hours keeps what it has, until its report has come."""
-    return f"{place.env}/runs/{_key(place, folder, asked.arguments)}"
-
-
-def _fetched(
-    link: Link, place: Place, reports: Sequence[tuple[Folder, BenchReport]], asked: Asked, keep: Keep
-) -> list[str]:
-    """Remove a run of hours, once its report is kept here; what there is to say where it is not."""
-    try:
-        keep([report for _, report in reports])
-        place.run(link, ["rm", "-rf", "--", *(_run_of(place, folder, asked) for folder, _ in reports)])
-    except EdgeseqError as error:
-        return [f"{link.name} still has its report, and the same command gets it from there: {error}"]
-    return []
-
-
-def _measure(
-    link: Link, place: Place, folders: Mapping[str, Folder], asked: Asked
-) -> tuple[list[BenchReport], list[str]]:
-    """The reports of folders, by their paths there, in their order; and what there is to say of them."""
-    doing = f"measuring {_names(folders.values())}"
-
-    def bench(*more: str) -> dict[str, Any]:
-        options = [*asked.arguments, *more]
-        return verbs.call(link, place, "bench", list(folders), options, asked.limit(len(folders)), doing)
-
-    if asked.duration is None:
-        return _reports(link, folders, bench()), []
-    (folder,) = folders.values()
-    run = _run_of(place, folder, asked)
-    out = f"{run}/report.json"
-    made = place.run(link, ["cat", "--", out])
-    notes = []
-    if made.code:
-        place.run(link, ["mkdir", "-p", "--", run])
-        reports = _reports(link, folders, bench(f"--out={out}"))
-    else:
-        reports = _reports(link, folders, verbs.document(link, made, doing))
-        notes = [f"{link.name} measured {folder.path.name} at {reports[0].measured}, by an earlier command"]
-    return reports, notes
+def _measuring(folders: Mapping[str, Folder]) -> str:
+    return f"measuring {_names(folders.values())}"
 
 
 def _reports(link: Link, folders: Mapping[str, Folder], document: dict[str, Any]) -> list[BenchReport]:
