@@ -13,7 +13,9 @@ independent. Whatever is chosen is chosen on the validation subject.
 
 ``--times``: the files of fold 0, seed 0, proven in both formats, their bytes, and a step at the sensor's rate in the
 faster of the two formats' engines, all variants of a family in turns in one process, in
-``benchmarks/results/compression_times.json``. What is not in ``--work`` is made first; its row stays as it is.
+``benchmarks/results/compression_times.json``. These models are in ``shapes`` in ``--work``, and no rows are made of
+them: what units are cut from is trained in full, since its weights decide the widths, and what is made of it is trained
+on for a moment, since neither the files' bytes nor the steps depend on what is learned then.
 
 Model folders are kept in ``--work``, so that an interrupted run goes on, and quantizes what it has trained. A folder of
 ``benchmarks/accuracy.py --keep`` may be put there as ``FAMILY-foldN-seedN``.
@@ -25,7 +27,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,17 @@ FOLDS = 5
 
 
 class Task(msgspec.Struct, frozen=True):
-    """All variants of a family that are wanted on one fold, with one seed: each is made from an earlier one."""
+    """All variants of a family that are wanted on one fold, with one seed: each is made from an earlier one.
+
+    ``brief``: they are made for their shapes alone.
+    """
 
     work: Path
     family: str
     fold: int
     seed: int
     wanted: tuple[str, ...]
+    brief: bool = False
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -59,7 +65,7 @@ def place(work: Path, variant: str, fold: int, seed: int) -> Path:
     return work / f"{variant}-fold{fold}-seed{0 if variant == TEACHER else seed}"
 
 
-def make(work: Path, variant: str, fold: int, seed: int) -> Folder:
+def make(work: Path, variant: str, fold: int, seed: int, *, brief: bool) -> Folder:
     from edgeseq.quant.distill_stage import distill
     from edgeseq.quant.prune_stage import prune
     from edgeseq.quant.quantize_stage import quantize
@@ -71,9 +77,10 @@ def make(work: Path, variant: str, fold: int, seed: int) -> Folder:
         return train(DATA, out, seed=0 if variant == TEACHER else seed, fold=fold, **wanted.arguments)
     if wanted.stage == "chain":
         return chained(open_folder(origin), out, wanted, seed)
-    stage = {"distill": distill, "prune": prune, "quantize": quantize}[wanted.stage]
-    source: Any = [origin] if wanted.stage == "distill" else origin
-    return stage(source, out, seed=seed, **wanted.arguments)
+    stage: Any = {"distill": distill, "prune": prune, "quantize": quantize}[wanted.stage]
+    source = [origin] if wanted.stage == "distill" else origin
+    changes = {"changes": {"rounds": 1}} if brief and wanted.trains else {}
+    return stage(source, out, seed=seed, **wanted.arguments, **changes)
 
 
 def chained(teacher: Folder, out: Path, wanted: Variant, seed: int) -> Folder:
@@ -85,7 +92,7 @@ def chained(teacher: Folder, out: Path, wanted: Variant, seed: int) -> Folder:
 def run(task: Task) -> list[Row]:
     rows = []
     for variant in task.wanted:
-        rows.append(found_or_made(task.work, variant, task.fold, task.seed))
+        rows.append(found_or_made(task, variant))
         scores = rows[-1].metrics
         print(
             f"{variant} fold {task.fold} seed {task.seed}: {100 * scores['test_accuracy']:.1f} %, "
@@ -96,18 +103,18 @@ def run(task: Task) -> list[Row]:
     return rows
 
 
-def found_or_made(work: Path, variant: str, fold: int, seed: int) -> Row:
+def found_or_made(task: Task, variant: str) -> Row:
     from edgeseq.folder import shipped_bytes
 
     started, spent = time.monotonic(), None
     try:
-        folder = found(work, variant, fold, seed)
+        folder = found(task.work, variant, task.fold, task.seed)
     except InputError:
-        folder = make(work, variant, fold, seed)
+        folder = make(task.work, variant, task.fold, task.seed, brief=task.brief)
         spent = round(time.monotonic() - started, 1)
     manifest = folder.manifest
     return Row(
-        *(variant, fold, seed, manifest.metrics, spent, manifest.lineage[-1].versions),
+        *(variant, task.fold, task.seed, manifest.metrics, spent, manifest.lineage[-1].versions),
         shipped=shipped_bytes(folder),
         parameters=manifest.parameters,
     )
@@ -154,7 +161,7 @@ def arguments() -> argparse.Namespace:
 
 def run_missing(parsed: Any, rows: list[Row]) -> tuple[list[Row], list[Missing[Task]]]:
     missing: list[Missing[Task]] = []
-    for ended in each_ended(parsed, wanted_tasks(parsed, {row.key for row in rows})):
+    for ended in each_ended(parsed, wanted_tasks(parsed, rows)):
         if isinstance(ended, Missing):
             missing.append(ended)
             continue
@@ -186,7 +193,8 @@ def merged(rows: Sequence[Row], ended: Sequence[Row]) -> list[Row]:
     return list(known.values())
 
 
-def wanted_tasks(parsed: Any, done: Set[tuple[str, int, int]]) -> list[Task]:
+def wanted_tasks(parsed: Any, rows: Sequence[Row]) -> list[Task]:
+    done = {row.key for row in rows}
     tasks = []
     for seed in range(parsed.seeds):
         for family in parsed.families:
@@ -201,13 +209,15 @@ def wanted_tasks(parsed: Any, done: Set[tuple[str, int, int]]) -> list[Task]:
 
 def time_families(parsed: Any) -> list[Missing[Task]]:
     """Make what is not there of fold 0, seed 0, export all of it, and measure each family's variants in turns."""
-    chosen = [name for name in variants() if name in parsed.variants and variants()[name].family in parsed.families]
-    tasks = wanted_tasks(argparse.Namespace(**{**vars(parsed), "seeds": 1, "folds": [0]}), set())
+    work, known, tasks = parsed.work / "shapes", variants(), list[Task]()
+    work.mkdir(exist_ok=True)
+    for family in parsed.families:
+        names = tuple(name for name in known if name in parsed.variants and known[name].family == family)
+        tasks.append(Task(work, family, 0, 0, names, brief=True))
     missing = [ended for ended in each_ended(parsed, tasks) if isinstance(ended, Missing)]
     rows = {row.variant: row for row in read_times().rows}
-    for family in parsed.families:
-        names = [name for name in chosen if variants()[name].family == family]
-        rows.update({row.variant: row for row in time_family(parsed.work, names)})
+    for task in tasks:
+        rows.update({row.variant: row for row in time_family(work, task.wanted)})
         write_times(Times(machine(), list(rows.values())))
     return missing
 

@@ -23,6 +23,11 @@ class Variant(msgspec.Struct, frozen=True):
     stage: str
     arguments: dict[str, Any]
 
+    @property
+    def trains(self) -> bool:
+        """Whether its stage does, and can be told for how long."""
+        return self.arguments.get("method") != "ptq" and self.arguments.get("retrain", True)
+
 
 def _quantized(name: str, shown: str, **arguments: Any) -> tuple[str, str, str, dict[str, Any]]:
     return (name, shown, "quantize", arguments)
