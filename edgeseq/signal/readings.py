@@ -1,0 +1,61 @@
+"""What a sensor says: a reading, its unit, and which of them can be true."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from edgeseq.errors import InputError
+
+FRAME = "frame"
+"""A sensor that gives all channels of a model at once, in the model's order and units."""
+ACCELERATION = "acceleration"
+"""With gravity: at rest it is 1 g long."""
+MOTION = "motion"
+"""Acceleration without gravity, as some systems compute it; with :data:`GRAVITY` it is the acceleration."""
+GRAVITY = "gravity"
+GYROSCOPE = "gyroscope"
+
+G = 9.80665  # m/s², by definition
+_SI = {
+    **dict.fromkeys(("m/s²", "m/s^2", "m/s2"), ("acceleration", 1.0)),
+    "g": ("acceleration", G),
+    "rad/s": ("turning", 1.0),
+    **dict.fromkeys(("°/s", "deg/s", "dps"), ("turning", math.pi / 180)),
+}
+LIMITS = {"acceleration": 64 * G, "turning": 140.0}
+"""What no sensor that is worn can say, in m/s² and rad/s: twice the range of any, 32 g and 4,000 °/s."""
+
+
+class Reading(NamedTuple):
+    """What a sensor said at a moment: ``time`` in nanoseconds of its sender's clock, ``values`` in ``unit``."""
+
+    sensor: str
+    time: int
+    values: tuple[float, ...]
+    unit: str
+
+
+def quantity(unit: str) -> str | None:
+    """What a unit measures, "acceleration" or "turning"; None of one that is neither."""
+    return _SI[unit][0] if unit in _SI else None
+
+
+def factor(unit: str, wanted: str) -> float:
+    """What values in ``unit`` are multiplied by to be in the ``wanted`` one; exactly 1 where they are the same.
+
+    Raises:
+        InputError: the units do not measure the same.
+    """
+    if unit == wanted:
+        return 1.0
+    if quantity(unit) is None or quantity(unit) != quantity(wanted):
+        raise InputError(f"unit {unit!r} cannot be made {wanted!r}")
+    return _SI[unit][1] / _SI[wanted][1]
+
+
+def is_possible(reading: Reading) -> bool:
+    """Whether all values are finite and no larger than a sensor can say."""
+    measures = quantity(reading.unit)
+    limit = LIMITS[measures] / _SI[reading.unit][1] if measures else math.inf
+    return all(math.isfinite(value) and abs(value) <= limit for value in reading.values)

@@ -1,0 +1,133 @@
+"""Sensor Logger (tszheichoi.com/sensorlogger), on phones and watches: what it pushes by HTTP and by MQTT.
+
+A message is ``{"messageId": 7, "sessionId": "...", "deviceId": "...", "payload": [...]}``, a reading of it
+``{"name": "wrist motion", "time": 1698501145034000000, "values": {...}}`` with the time in nanoseconds since 1970. A
+payload is a batch, unsorted across sensors.
+
+Where "Standardise Units & Frames" is off, Apple's devices give accelerations in g and with Apple's signs; where it is
+on, and on Android, they are in m/s² and with Android's. What came in g is turned, therefore. Which it is, is seen in
+the first reading that has gravity in it, and holds for a session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edgeseq.errors import InputError
+from edgeseq.signal.readings import ACCELERATION, GRAVITY, GYROSCOPE, MOTION, Reading
+from edgeseq.signal.senders.message import Message, check_count, parsed
+
+WHAT = "a message of Sensor Logger"
+BETWEEN = 4.0  # what is shorter than this is 1 g in g, and what is longer in m/s²
+KEPT = 8  # sessions whose units are remembered
+Values = dict[str, float | int | str | None]
+
+
+class _Entry(msgspec.Struct):
+    name: str
+    time: int | str
+    values: Values = {}
+
+
+class _Message(msgspec.Struct):
+    payload: list[_Entry]
+    messageId: int | None = None
+    sessionId: str = ""
+    deviceId: str = ""
+
+
+class _Kind(NamedTuple):
+    """A sensor by the name that the app gives it: what it is, and the keys of its axes."""
+
+    sensor: str
+    keys: tuple[str, str, str] = ("x", "y", "z")
+
+
+KINDS = {
+    "wrist motion": (
+        _Kind(MOTION, ("accelerationX", "accelerationY", "accelerationZ")),
+        _Kind(GRAVITY, ("gravityX", "gravityY", "gravityZ")),
+        _Kind(GYROSCOPE, ("rotationRateX", "rotationRateY", "rotationRateZ")),
+    ),
+    "accelerometer": (_Kind(MOTION),),
+    "gravity": (_Kind(GRAVITY),),
+    "gyroscope": (_Kind(GYROSCOPE),),
+    "gyroscopeuncalibrated": (_Kind(GYROSCOPE),),
+    "accelerometeruncalibrated": (_Kind(ACCELERATION),),
+    "totalacceleration": (_Kind(ACCELERATION),),
+}
+
+
+class SensorLogger:
+    """The messages of Sensor Logger, of any number of devices."""
+
+    def __init__(self, units: str | None = None) -> None:
+        """``units`` of accelerations, "g" or "m/s²", where they are not to be found out."""
+        self._units = units
+        self._found: dict[str, str] = {}
+
+    def __call__(self, body: bytes | str) -> Message:
+        """A message, with those of its readings that a model may read.
+
+        Raises:
+            InputError: it is no message of Sensor Logger, or too long.
+        """
+        message = parsed(body, _Message, WHAT)
+        check_count(len(message.payload), WHAT)
+        found = list(_readings(message.payload))
+        unit = self._unit(message, found)
+        turning = [reading for reading in found if reading.sensor == GYROSCOPE]
+        moving = [_in(unit, reading) for reading in found if reading.sensor != GYROSCOPE and unit]
+        return Message((*moving, *turning), message.deviceId, message.sessionId, message.messageId)
+
+    def _unit(self, message: _Message, readings: Iterable[Reading]) -> str:
+        """Of the accelerations of a session: found out once, where there is gravity in them; "" before that."""
+        key = f"{message.deviceId}/{message.sessionId}"
+        if self._units or key in self._found:
+            return self._units or self._found[key]
+        for sensor in (GRAVITY, ACCELERATION):
+            lengths = [math.hypot(*reading.values) for reading in readings if reading.sensor == sensor]
+            lengths = [length for length in lengths if math.isfinite(length)]
+            if lengths:
+                self._found[key] = "g" if median(lengths) < BETWEEN else "m/s²"
+                for oldest in list(self._found)[:-KEPT]:
+                    del self._found[oldest]
+                return self._found[key]
+        return ""  # and no frame can be made yet
+
+
+def _readings(payload: Iterable[_Entry]) -> Iterator[Reading]:
+    """The readings of a payload, accelerations in what unit they came."""
+    for entry in payload:
+        for kind in KINDS.get(entry.name.lower(), ()):
+            values = tuple(_number(entry.values.get(key)) for key in kind.keys)
+            yield Reading(kind.sensor, _time(entry.time), values, "rad/s" if kind.sensor == GYROSCOPE else "")
+
+
+def _in(unit: str, reading: Reading) -> Reading:
+    """An acceleration in its unit, with Android's signs."""
+    sign = -1.0 if unit == "g" else 1.0
+    return reading._replace(unit=unit, values=tuple(sign * value for value in reading.values))
+
+
+def _number(value: Any) -> float:
+    """A value as the app writes it; what is none is not a number, which no frame is made of."""
+    try:
+        return math.nan if value is None else float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _time(time: int | str) -> int:
+    try:
+        found = int(time)
+    except ValueError:
+        raise InputError(f"this is not {WHAT}: its time {str(time)[:40]!r} is no number of nanoseconds") from None
+    if not 0 <= found < 1 << 63:
+        raise InputError(f"this is not {WHAT}: its time {found} is no number of nanoseconds since 1970")
+    return found
