@@ -100,7 +100,17 @@ def run(task: Task) -> list[Row]:
             file=sys.stderr,
             flush=True,
         )
+        if task.brief:
+            exported(task.work, variant)
     return rows
+
+
+def exported(work: Path, variant: str) -> Folder:
+    """The files of a variant of fold 0, proven."""
+    from edgeseq.export.stage import export
+
+    out = work / f"{variant}-fold0-seed0-export"
+    return open_folder(out) if out.exists() else export(found(work, variant, 0, 0).path, out)
 
 
 def found_or_made(task: Task, variant: str) -> Row:
@@ -208,7 +218,7 @@ def wanted_tasks(parsed: Any, rows: Sequence[Row]) -> list[Task]:
 
 
 def time_families(parsed: Any) -> list[Missing[Task]]:
-    """Make what is not there of fold 0, seed 0, export all of it, and measure each family's variants in turns."""
+    """Make and export what is not there of fold 0, seed 0, then measure each family's variants in turns."""
     work, known, tasks = parsed.work / "shapes", variants(), list[Task]()
     work.mkdir(exist_ok=True)
     for family in parsed.families:
@@ -225,13 +235,11 @@ def time_families(parsed: Any) -> list[Missing[Task]]:
 def time_family(work: Path, names: Sequence[str]) -> list[Timed]:
     """A row for each variant whose folder is there and can be exported: what cannot is printed, and has none."""
     from edgeseq.devices.bench import bench_side_by_side
-    from edgeseq.export.stage import export
 
     folders = {}
     for name in names:
-        out = work / f"{name}-fold0-seed0-export"
         try:
-            folders[name] = open_folder(out) if out.exists() else export(found(work, name, 0, 0).path, out)
+            folders[name] = exported(work, name)
         except InputError as error:
             print(f"missing: {name} ({error})")
     if not folders:
