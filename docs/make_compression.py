@@ -25,7 +25,11 @@ answers beside the labels, as they are meant to, the others from the labels alon
 shorter (of float32 models, the plain numbers). *Smaller* is against the demo's teacher, a GRU of 2 × 64. *File* is
 the smaller of the ONNX and the TFLite file, which hold weights of 4 bits or fewer as int8 or as float32: no kernel
 has them. *Zeros* save bytes in `weights.packed`; no engine computes fewer products for them, as *MACs* say. *Paced*
-is the median step at 50 Hz in the faster engine, all models of a family in turns in one process.
+is the median step at
+50 Hz in the faster of LiteRT and ONNX Runtime, all models of a family in turns in one
+process{on}.
+Files and steps are of fold 0's models, made once more for their shapes: what units are cut from was trained in full,
+what came of it for one round, since neither bytes nor products depend on what is learned then.
 """
 
 
@@ -36,7 +40,9 @@ def document() -> str:
         from compression_table import read, read_times, tables
     finally:
         sys.path.remove(str(BENCHMARKS))
-    return f"{HEAD}\n{tables(read(), read_times()).rstrip()}\n"
+    times = read_times()
+    on = f" on {times.machine}" if times.machine else ""
+    return f"{HEAD.replace('{on}', on)}\n{tables(read(), times).rstrip()}\n"
 
 
 if __name__ == "__main__":

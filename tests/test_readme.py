@@ -126,3 +126,42 @@ def test_what_is_said_of_smaller_models_is_that_of_the_recorded_runs():
     assert f"{kilobytes('chain-best'):.1f} kB, macro-F1 {best:.1f} against {teacher:.1f}" in text
     smallest = -points("chain-smallest", "teacher")
     assert f"ships in {kilobytes('chain-smallest'):.1f} kB and loses {smallest:.1f} on the test subjects" in text
+
+
+STEPS = {
+    "litert": "LiteRT",
+    "litert-builtin": "LiteRT, builtin kernels",
+    "onnxruntime": "ONNX Runtime",
+    "numpy": "numpy",
+    "torch-eager": "torch, this model's step",
+    "torch-compile": "torch.compile of it",
+    "torch-layer": "`nn.GRU`, `nn.LSTM` in torch",
+    "torch-layer-onnxruntime": "the same by torch.onnx, ONNX Runtime",
+    "torch-layer-onnxruntime-bound": "the same with bound buffers",
+    "executorch": "ExecuTorch, XNNPACK",
+}
+
+
+def test_the_table_of_steps_is_that_of_the_recorded_run():
+    rows = {(row["contestant"], row["precision"], row["model"]): row for row in results("step_latency.json")}
+    lines = [line.strip("| ").split("|") for line in README.splitlines() if line.startswith("|")]
+    table = {tuple(cell.strip() for cell in line[:2]): [cell.strip() for cell in line[2:]] for line in lines}
+    for contestant, precision in {key[:2] for key in rows}:
+        wanted = []
+        for model in ("gru", "lstm", "lmu"):
+            row = rows.get((contestant, precision, model))
+            wanted += [f"{row['tight_ratio']:.2f}", f"{row['paced_ratio']:.2f}"] if row else ["", ""]
+        shown = table[STEPS[contestant], precision]
+        assert shown + [""] * (6 - len(shown)) == wanted
+    base = [rows["litert", "fp32", model] for model in ("gru", "lstm", "lmu")]
+    tight, paced = [f"{row['tight_p50']:.1f}" for row in base], [f"{row['paced_p50']:.0f}" for row in base]
+    text = " ".join(README.split())
+    assert f"takes {tight[0]}, {tight[1]} and {tight[2]} us in a tight loop" in text
+    assert f"and {paced[0]}, {paced[1]} and {paced[2]} us at 50 Hz" in text
+
+
+def test_what_compression_does_to_the_time_of_a_step_is_that_of_the_recorded_run():
+    times = {row["variant"]: f"{row['paced_p50']:.0f}" for row in results("compression_times.json")["rows"]}
+    text = " ".join(README.split())
+    assert f"a step of the teacher takes {times['teacher']} us and one of that chain {times['chain-best']}" in text
+    assert f"parameters of gru gone: {times['gru']} to {times['gru-units90']} us" in text
