@@ -15,7 +15,7 @@ INPUTS   := pyproject.toml constraints.txt
 # One thread a process: the models are small, and processes that share cores wait for each other's threads.
 PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo pretrained pretrained-digits test test-slow test-witness test-arm postgres sshd step-latency lint format clean
+.PHONY: demo pretrained pretrained-digits test test-slow test-live test-witness test-arm live postgres sshd step-latency lint format clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -57,7 +57,7 @@ pretrained-digits: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "== the fast tests"
-	$(PYTEST) -n 2 -m "not slow and not witness and not arm"
+	$(PYTEST) -n 2 -m "not slow and not witness and not arm and not live"
 
 # A server for the tests of a search that several machines share, which are skipped without one. As root, on Debian.
 postgres:
@@ -68,6 +68,15 @@ postgres:
 sshd:
 	@test -x /usr/sbin/sshd || command -v sshd > /dev/null || \
 	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-client openssh-server rsync)
+
+# A browser and a broker for the tests of the live page and its sources. As root, on Debian.
+live:
+	@command -v chromedriver > /dev/null && test -x /usr/sbin/mosquitto || \
+	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver mosquitto)
+
+test-live: $(VENV)/.installed-dev live
+	@echo "== the live page in a real browser"
+	$(PYTEST) -m live
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== the slow tests: a wheel in an environment with the base dependencies, examples, long streams"

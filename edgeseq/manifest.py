@@ -31,7 +31,8 @@ class Normalization(msgspec.Struct, frozen=True):
 class Input(msgspec.Struct, frozen=True):
     """What the model reads. ``rate`` is in Hz; a step takes ``samples_per_step`` samples and answers once.
 
-    ``look_ahead`` is in steps: the answer of call t belongs to step t - look_ahead.
+    ``look_ahead`` is in steps: the answer of call t belongs to step t - look_ahead. ``signs`` are those of
+    accelerations: "android", where a watch that lies face up has z = +1 g, "apple", where it has -1 g; "" if unknown.
     """
 
     channels: tuple[Channel, ...]
@@ -39,6 +40,7 @@ class Input(msgspec.Struct, frozen=True):
     normalization: Normalization
     samples_per_step: int = 1
     look_ahead: int = 0
+    signs: str = ""
 
     @property
     def width(self) -> int:
@@ -178,7 +180,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``parameters`` is the number of trained numbers (not in folders of before it was written); ``facts`` is what the
     family says of the model beside its sizes, such as the properties of its wiring. ``pruned`` names the linear maps
-    that weights were taken out of: those that are 0 do not exist, and stay so in whatever comes next.
+    that weights were taken out of: those that are 0 do not exist, and stay so in whatever comes next. ``max_gap``:
+    seconds without a sample of a live stream beyond which the state starts anew; a shorter hole is bridged by a line.
     """
 
     format: int = FORMAT_VERSION
@@ -192,6 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[StateEntry, ...]
     decision: Decision = Decision()
     reset: str = "at the start of a recording, and after a gap in the samples; never on a timer"
+    max_gap: float = 0.5
     precision: Precision = Precision()
     pruned: tuple[str, ...] = ()
     split: dict[str, tuple[str, ...]] = {}

@@ -16,6 +16,7 @@ import typer
 from edgeseq.cli.bench import TIMES, bench_folders, bench_rows, findings, show_machine, times
 from edgeseq.cli.distill import distill_folder
 from edgeseq.cli.export import export_folder, verify_folder
+from edgeseq.cli.live import PORT, Asked, Page, live
 from edgeseq.cli.output import Clock, Document, Json, Show, counted, kilobytes, need, not_negative, typed
 from edgeseq.cli.quantize import quantize_folder
 from edgeseq.cli.report import make_report, write_report
@@ -27,7 +28,8 @@ from edgeseq.folder import MODEL_FILES, Folder, open_folder
 if TYPE_CHECKING:
     from edgeseq.data import Dataset
 
-DEMOS = {"har": "spar_watch"}
+DEMOS = {"har": "spar_watch", "watch": "spar_watch"}
+SHIPPED = ("har_watch", "har_watch_fp32")  # what answers the watch, in the order of the page's switch
 TEACHER, STUDENT = "teacher", "lmu"  # presets
 STAGES = ("Data", "Teacher", "Students", "Int8", "Export", "Verify", "Stream", "Bench", "Report")
 DISTILLED = (
@@ -42,24 +44,35 @@ Make = Callable[[], tuple[Folder, Document]]
 
 
 def demo(
-    name: Annotated[str, typer.Argument(help="Which: har (exercises from a smartwatch).")] = "har",
+    name: Annotated[
+        str, typer.Argument(help="Which: har (the whole way, from training on), watch (a page that answers a watch).")
+    ] = "har",
     out: Annotated[
         Path | None,
         typer.Option(help="Where the model folders and the report go; demo, or demo-quick, if not given."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.", callback=counted)] = 0,
     speed: Annotated[
-        float, typer.Option(help="Of the stream, times the sensor's rate; 0 does not wait.", callback=not_negative)
-    ] = SPEED,
+        float | None,
+        typer.Option(
+            help="Of the stream, times the sensor's rate (3; the watch's 1); 0: no wait.", callback=not_negative
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the watch's page; 0 takes a free one.")] = PORT,
     quick: Annotated[bool, typer.Option("--quick", help="A few steps of training, of no use.")] = False,
     json: Json = False,
 ) -> Document:
-    """The whole way once, with a smartwatch's data: a few minutes.
+    """The whole way once, with a smartwatch's data: a few minutes. Or a watch that is replayed, on a page.
 
     Example: edgeseq demo har
+
+    Example: edgeseq demo watch
     """
     if name not in DEMOS:
         raise unknown("demo", name, DEMOS)
+    if name == "watch":
+        asked = Asked([f"replay:{DEMOS[name]}"], 1.0 if speed is None else speed, page=Page("127.0.0.1", port, None))
+        return live(Show(json), list(map(Path, SHIPPED)), asked)
     from edgeseq.data import load
 
     need("the demo", "train", "torch", "brevitas", "onnx", "flatbuffers", "jinja2", "matplotlib")
@@ -76,7 +89,7 @@ def demo(
     _stage(show, 6)
     proofs = [verify_folder(show, folder.path)[1]["links"] for folder in exported]
     _stage(show, 7)
-    streamed = _stream(show, exported[-1], 0.0 if quick else speed)
+    streamed = _stream(show, exported[-1], 0.0 if quick else SPEED if speed is None else speed)
     _stage(show, 8)
     seconds, paced = (0.1, 0.2) if quick else (2.0, 6.0)
     reports = bench_folders(show, exported, seconds=seconds, paced_seconds=paced, wait=True)
@@ -90,7 +103,9 @@ def demo(
 
     show.line(f"done in {clock.seconds:.0f} s; the folders and the report are in {out}", "green")
     show.line(f"look at {report / 'report.html'}", "bold")
-    following = ("inspect", exported[-1].path)
+    watched = [exported[-1].path, *(folder.path for folder in exported[:-1])]
+    following: tuple[str | Path, ...] = ("stream", *watched, "--source", f"replay:{DEMOS[name]}", "--page")
+    show.line("on a page, answering a watch as it comes:")
     show.next(*following)
     return {
         "seconds": clock.seconds,

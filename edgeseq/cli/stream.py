@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from edgeseq.cli.live import PORT, Asked, Page, live
 from edgeseq.cli.output import Document, Json, Show, counted, not_negative, percent, typed
 from edgeseq.errors import InputError
 from edgeseq.folder import Folder, open_folder
@@ -27,8 +28,13 @@ BAR = 20  # characters of a full probability bar
 REFRESH = 0.5  # seconds between two looks of the progress bar, drawn between two frames
 
 
+LIVE = "Live"  # the options of streams as they come
+
+
 def stream(
-    folder: Annotated[Path, typer.Argument(help="A model folder that edgeseq export wrote.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="A model folder that edgeseq export wrote; live, several.")
+    ],
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="The engine; the one chosen for it here.")] = None,
     subject: Annotated[str | None, typer.Option(help="Whose recording; a test subject's if not given.")] = None,
     recording: Annotated[
@@ -48,16 +54,62 @@ def stream(
     input_: Annotated[
         str | None, typer.Option("--input", metavar="FILE", help="Frames from a CSV file, or - for standard input.")
     ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="As it comes: replay:NAME[/SUBJECT], replay:FILE, stdin, http, mqtt://HOST/TOPIC, ws://PHONE:PORT, "
+            "phyphox://PHONE, ble:WATCH. May be given again.",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Show it on a page, served here.", rich_help_panel=LIVE)] = False,
+    host: Annotated[
+        str, typer.Option(help="Where the page is served; other than on loopback it has a token.", rich_help_panel=LIVE)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.", rich_help_panel=LIVE)
+    ] = PORT,
+    token: Annotated[
+        str | None, typer.Option(help="What the page asks for, instead of one that is made.", rich_help_panel=LIVE)
+    ] = None,
+    reorder: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How late a reading may come: 0.2, and 0 for replays, if not given.",
+            callback=not_negative,
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep what comes, to be replayed to the same answers.", rich_help_panel=LIVE),
+    ] = None,
     json: Json = False,
 ) -> Document:
     """Stream a recording and show the answer as it changes; or segments, and show the answer to each.
 
+    With --source a stream is answered as it comes, and with --page it is shown in a browser.
+
     Example: edgeseq stream runs/gru-export --speed 3
+
+    Example: edgeseq stream runs/gru-export --source http --page
     """
     from edgeseq.devices.session import Session
     from edgeseq.devices.stream import read_frames
 
     show = Show(json)
+    if source or page:
+        if input_ is not None or data is not None or subject is not None or recording is not None:
+            raise InputError("--source says where a live stream comes from: leave --input, --data, --subject out")
+        served = Page(host, port, token) if page else None
+        asked = Asked(source or ["http"], 1.0 if speed is None else speed, engine, reorder, record, served)
+        return live(show, folders, asked)
+    if len(folders) != 1 or record is not None or reorder is not None or token is not None:
+        what = "--record, --reorder and --token are" if len(folders) == 1 else f"{len(folders)} folders are"
+        raise InputError(f"{what} for live streams: say where from with --source, or pass --page")
+    folder = folders[0]
     opened = open_folder(folder)
     if input_ is not None:
         _check_input(input_, opened)

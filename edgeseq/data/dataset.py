@@ -56,6 +56,7 @@ class Dataset:
     ``channels`` and ``units``: one of each per column of ``x`` (a unit is "" where nobody said it). ``rate``: frames
     per second, Hz. ``labels``: the classes, by index. ``licence``, ``citation``, ``origin``: "" where unknown.
     ``worn``: where on the body the sensor was ("wrist"), "" where unknown; it decides which augmentations are true.
+    ``signs``: of its accelerations, "android" or "apple" (:class:`edgeseq.manifest.Input`), "" where unknown.
     ``recorded``: the fingerprint of what was recorded, where this was resampled from it. ``task``: "frame", or
     "segment", where each recording is one bounded stretch with one label, that of all its frames. ``official``: the
     test and the validation subjects of the split that others' results are of, if there is one. ``unscored``: seconds at
@@ -75,6 +76,7 @@ class Dataset:
     citation: str = ""
     origin: str = ""
     worn: str = ""
+    signs: str = ""
     recorded: str = ""
     task: str = "frame"
     official: tuple[tuple[str, ...], tuple[str, ...]] | None = None

@@ -33,6 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     part: str = ""
     worn: str = ""
+    signs: str = ""
     task: str = "frame"
     unscored: float = UNSCORED
     changing: bool = False

@@ -62,6 +62,7 @@ def load(source: str | Path, mapping: Mapping | None = None) -> Dataset:
         citation=facts.citation,
         origin=facts.origin,
         worn=facts.worn,
+        signs=facts.signs,
         unscored=facts.unscored,
     )
     try:

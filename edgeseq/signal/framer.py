@@ -76,7 +76,7 @@ class Framer:
         if source.samples_per_step != 1:
             raise InputError("streams are framed for models of one sample a step, this one takes several")
         self.counts = Counts()
-        self._layout, self._rate = Layout(source.channels), source.rate
+        self._layout, self._rate = Layout(source.channels, source.signs), source.rate
         self._period = int(SECOND / source.rate)
         self._gap, self._reorder = round(max_gap * SECOND), round(reorder * SECOND)
         self._units: dict[str, str] = {}
@@ -93,7 +93,7 @@ class Framer:
         """What keeps this stream from being framed, in words: a sensor that it lacks; "" while nothing does."""
         seen = [track.times for track in self._tracks.values() if track.times]
         if self._sources or not seen or max(map(_last, seen)) - min(map(_first, seen)) < LOOKED * SECOND:
-            return ""
+            return self._lacked
         return self._layout.missing(self._tracks)
 
     @property
@@ -124,8 +124,9 @@ class Framer:
 
     def flush(self) -> list[Frame | Gap]:
         """What frames there are up to the last reading of every sensor, for nothing comes any more."""
-        made = list(self._frames(ended=True))
+        made, lacked = list(self._frames(ended=True)), self.missing
         self._begin()
+        self._lacked = lacked
         return made
 
     def _begin(self) -> None:
@@ -135,6 +136,7 @@ class Framer:
         self._made = 0  # frames since the anchor
         self._done: int | None = None  # the time of the last one
         self._newest: int | None = None
+        self._lacked = ""  # what kept a stream that has ended from being framed
 
     def _is_sound(self, reading: Reading) -> bool:
         """Whether a reading can be true.

@@ -27,8 +27,11 @@ class Layout:
     accelerometer and the gyroscope; where any is something else, all come together (:data:`~.readings.FRAME`).
     """
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
+    def __init__(self, channels: Sequence[Channel], signs: str = "") -> None:
+        """``signs`` of the model's accelerations, as :class:`~edgeseq.manifest.Input` has them: those of readings are
+        Android's."""
         self.channels = tuple(channels)
+        self._sign = -1.0 if signs == "apple" else 1.0
         found = [_place(channel) for channel in channels]
         known = [place for place in found if place is not None]
         self._places = tuple(known) if len(known) == len(found) else ()
@@ -77,7 +80,8 @@ class Layout:
         row = []
         for place, channel in zip(self._places, self.channels, strict=True):
             parts = (place.sensor,) if place.sensor in values else (MOTION, GRAVITY)
-            row.append(sum(values[part][place.axis] * factor(units[part], channel.unit) for part in parts))
+            value = sum(values[part][place.axis] * factor(units[part], channel.unit) for part in parts)
+            row.append(self._sign * value if place.sensor == ACCELERATION else value)
         return row
 
 

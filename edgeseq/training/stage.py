@@ -329,7 +329,7 @@ def _input(model: StreamingModel, dataset: Dataset) -> Input:
     mean, std = model.input_mean.tolist(), (1 / model.input_scale).tolist()
     channels = tuple(Channel(*pair) for pair in zip(dataset.channels, dataset.units, strict=True))
     statistics = Normalization(tuple(mean), tuple(std))
-    return Input(channels, dataset.sample_rate, statistics, dataset.samples, model.look_ahead)
+    return Input(channels, dataset.sample_rate, statistics, dataset.samples, model.look_ahead, dataset.signs)
 
 
 def part_metrics(model: StreamingModel, split: Split) -> dict[str, float]:

@@ -92,6 +92,7 @@ GEOTEC_WATCH = Known(
         unscored=0.5,  # people sit still for less than a second before they get up
         changing=True,
         worn="wrist",
+        signs="android",
     ),
     read_geotec_watch,
     ("geotec_watch_50hz.npz", "geotec_watch.npz", "s*/s*_sw.csv", "DATA/s*/s*_sw.csv"),

@@ -24,6 +24,7 @@ SPAR_WATCH = Known(
         ),
         origin="seglearn 1.2.5, seglearn/data/watch_dataset.npy (a part of the SPAR data set), rounded to int16",
         worn="wrist",
+        signs="apple",
         shipped=True,
     ),
     read_npz,

@@ -124,6 +124,7 @@ UCI_HAR = Known(
         part="25 of its 30 people, of whom four are official test subjects",
         changing=True,
         worn="waist",
+        signs="android",
     ),
     read_uci_har,
     ("uci_hapt_stream.npz", "acc_exp*_user*.txt", "RawData/acc_exp*_user*.txt"),

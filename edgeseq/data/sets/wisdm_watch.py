@@ -108,6 +108,7 @@ WISDM_WATCH = Known(
         origin="UCI Machine Learning Repository, data set 507, wisdm-dataset/raw/watch/accel/",
         part="43 of its people, two minutes of each activity",
         worn="wrist",
+        signs="android",
     ),
     read_wisdm_watch,
     (

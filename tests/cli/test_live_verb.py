@@ -1,0 +1,117 @@
+"""``edgeseq stream --source``: a stream on the terminal, what is kept of it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+STREAM = [sys.executable, "-m", "edgeseq", "stream"]
+
+
+def stream(*arguments: str | Path, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run([*STREAM, *map(str, arguments)], input=stdin, capture_output=True, check=False)
+    assert done.returncode == code, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def line(number: int, values: list[float]) -> bytes:
+    return json.dumps({"time": 20_000_000 * number, "values": values}).encode() + b"\n"
+
+
+LINES = b"".join(line(number, [0.1, -0.9, 0.2, 0.0, number % 7 / 10, 0.0]) for number in range(200))
+
+
+def test_lines_are_answered_and_a_capture_of_them_gives_the_same(tmp_path):
+    file = tmp_path / "capture.jsonl"
+    first = json.loads(stream("har_watch", "--source", "stdin", "--record", file, "--json", stdin=LINES).stdout)
+    second = json.loads(stream("har_watch", "--source", f"replay:{file}", "--speed", "0", "--json").stdout)
+    assert first["streams"]["stdin"]["counts"]["frames"] == 200
+    for document in (first, second):
+        for name in ("step_us", "total_us", "delay"):
+            document["streams"]["stdin"].pop(name)
+    assert first == second
+
+
+def test_the_terminal_shows_answers_gaps_and_what_it_came_to():
+    later = b"".join(line(1000 + number, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]) for number in range(50))
+    said = stream("har_watch", "--source", "stdin", stdin=LINES + later + b"nonsense\n")
+    text = said.stdout.decode()
+    assert "standard input through har_watch" in text
+    assert "stdin: nothing came for 16.02 s; the state starts anew" in text
+    assert "250 frames, 0 bridged, 1 gaps" in text
+    assert "1 messages were refused, the last because this is not a line of a frame" in " ".join(
+        said.stderr.decode().split()
+    )
+
+
+def test_a_stream_without_gyroscope_is_refused_with_what_to_do(tmp_path):
+    values = {"x": 0, "y": 0, "z": -1}
+    payload = [
+        {"name": "accelerometerUncalibrated", "time": 10**18 + i * 20_000_000, "values": values} for i in range(150)
+    ]
+    message = json.dumps({"messageId": 1, "sessionId": "s", "deviceId": "w", "payload": payload})
+    file = tmp_path / "capture.jsonl"
+    file.write_text(json.dumps({"time": 0, "format": "sensor-logger", "text": message}) + "\n")
+    said = stream("har_watch", "--source", f"replay:{file}", code=2).stderr.decode()
+    assert "lacks the gyroscope, which har_watch was trained with" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["har_watch", "--source", "relpay:x"], "replay"),
+        (["har_watch", "--source", "http"], "pass --page"),
+        (["har_watch", "--source", "stdin", "--subject", "3"], "leave --input, --data, --subject out"),
+        (["har_watch", "har_watch_fp32"], "2 folders are for live streams"),
+        (["har_watch", "--record", "x"], "are for live streams"),
+        (["digits", "--source", "stdin"], "answers segments"),
+        (["har_watch", "digits", "--source", "stdin"], "digits answers segments"),
+        (["har_watch", "--source", "stdin", "--record", "no/such/folder/x"], "cannot be written"),
+        (["har_watch", "--page", "--host", "203.0.113.1"], "cannot be served"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(arguments, said):
+    text = stream(*arguments, code=2).stderr.decode()
+    assert said in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = stream("har_watch", "--page", "--port", port, code=2).stderr.decode()
+    assert f"port {port} cannot be served" in said
+
+
+def test_other_addresses_than_loopback_get_a_token_and_an_interrupt_ends_it_in_order():
+    command = [*STREAM, "har_watch", "--page", "--host", "0.0.0.0", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    shown = next(text for text in process.stdout if text.startswith("look at ")).split()[-1]
+    url, _, token = shown.partition("?token=")
+    port = int(url.rstrip("/").rpartition(":")[2])
+    assert len(token) >= 16
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/sensor-logger", data=b"{}", method="POST")
+    with pytest.raises(OSError, match="401"):
+        urllib.request.urlopen(request, timeout=5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in errors

@@ -1,0 +1,232 @@
+"""Streams at work: the same answers as of the whole recording, whoever looks, and whatever else comes."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from edgeseq.devices.live.hub import KEPT, WEARERS, Hub
+from edgeseq.devices.live.wearer import Answered, Wearer, check_alike
+from edgeseq.errors import InputError
+from edgeseq.manifest import Channel, Input, Normalization
+from edgeseq.signal.arrivals import Arrival, Decoders, read_capture, write_arrival
+from edgeseq.signal.framer import Gap
+from edgeseq.signal.readings import G
+from edgeseq.signal.senders.frames import line_of
+
+
+def said(events):
+    return [(event.answer.label, event.answer.probability) for event in events if isinstance(event, Answered)]
+
+
+def streamed(models, arrivals, **options):
+    """The events of each stream."""
+    events: dict[str, list[object]] = {}
+    hub = Hub(models, engine="numpy", on_event=lambda name, event: events.setdefault(name, []).append(event), **options)
+    for arrival in arrivals:
+        hub.put(arrival, wait=True)
+    hub.end()
+    hub.close()
+    return events
+
+
+def test_a_replayed_recording_gives_the_answers_of_the_whole_recording_frame_for_frame(models, arrivals, answers):
+    (events,) = streamed(models, arrivals).values()
+    assert said(events) == answers["har_watch"]
+
+
+def test_a_capture_gives_the_same_answers_once_more_bit_for_bit(models, arrivals, tmp_path):
+    disturbed = [
+        arrival for number, arrival in enumerate(arrivals) if not 500 <= number < 520
+    ]  # a hole that is bridged
+    disturbed[700:740] = reversed(disturbed[700:740])
+    file = tmp_path / "capture.jsonl"
+    with file.open("wb") as capture:
+        for arrival in disturbed:
+            write_arrival(capture, arrival)
+    (first,), (second,) = (streamed(models, each, reorder=1.0).values() for each in (disturbed, read_capture(file)))
+    assert said(first) == said(second)
+    assert len(first) == len(arrivals)
+    assert sum(event.frame.bridged for event in first) == 20
+
+
+def as_an_apple_watch_sends(recording, batch):
+    """Wrist motion, in batches of Sensor Logger."""
+    messages, payload = [], []
+    for number, (ax, ay, az, wx, wy, wz) in enumerate(recording.x.astype(float).tolist()):
+        values = {"rotationRateX": wx, "rotationRateY": wy, "rotationRateZ": wz}
+        values |= {"accelerationX": ax, "accelerationY": ay, "accelerationZ": az + 1}
+        values |= {"gravityX": 0.0, "gravityY": 0.0, "gravityZ": -1.0}
+        payload.append({"name": "wrist motion", "time": 10**18 + number * 20_000_000, "values": values})
+        if len(payload) == batch or number == len(recording.x) - 1:
+            body = {"messageId": len(messages), "sessionId": "s", "deviceId": "wrist", "payload": payload[::-1]}
+            messages.append(Arrival(len(messages), "sensor-logger", json.dumps(body).encode()))
+            payload = []
+    return messages
+
+
+def test_a_watch_that_sends_batches_gives_the_answers_of_the_recording(models, recording, answers):
+    (events,) = streamed(models, as_an_apple_watch_sends(recording, 10)).values()
+    found, wanted = said(events), answers["har_watch"]
+    assert len(found) == len(wanted)
+    assert sum(a[0] == b[0] for a, b in zip(found, wanted, strict=True)) > 0.99 * len(wanted)  # gravity apart rounds
+
+
+def test_messages_that_come_twice_and_out_of_turn_change_nothing(models, recording):
+    messages = as_an_apple_watch_sends(recording, 10)
+    disturbed = [copy for message in messages for copy in (message, message)]
+    disturbed[20], disturbed[22] = disturbed[22], disturbed[20]
+    (wanted,), (found,) = (streamed(models, each, reorder=0.5).values() for each in (messages, disturbed))
+    assert said(found) == said(wanted)
+
+
+def test_a_gap_begins_a_new_recording(models, arrivals, recording, answers):
+    rows = recording.x.astype(float).tolist()
+    bodies = [line_of(10**12 + arrival.time, row) for arrival, row in zip(arrivals, rows, strict=True)]
+    later = [Arrival(arrival.time, "lines", body, "watch") for arrival, body in zip(arrivals, bodies, strict=True)]
+    (events,) = streamed(models, [*arrivals, *later]).values()
+    (gap,) = [event for event in events if isinstance(event, Gap)]
+    assert "nothing came for" in gap.why
+    assert said(events) == answers["har_watch"] * 2
+
+
+def test_another_model_takes_over_as_if_it_had_heard_the_stream(models, arrivals, answers, hub):
+    for arrival in arrivals[:1000]:
+        hub.put(arrival, wait=True)
+    hub.choose("watch", "har_watch_fp32")
+    for arrival in arrivals[1000:]:
+        hub.put(arrival, wait=True)
+    hub.end()
+    seen = hub.look({})["streams"]["watch"]
+    assert seen["model"] == "har_watch_fp32"
+    assert seen["counts"]["frames"] == len(arrivals)
+    label, probability = answers["har_watch_fp32"][-1]
+    assert seen["answer"]["label"] == label
+    assert seen["answer"]["probability"] == pytest.approx(probability, abs=1e-3)
+
+
+def test_what_cannot_be_chosen_is_refused_with_what_can(hub, arrivals):
+    hub.put(arrivals[0], wait=True)
+    with pytest.raises(InputError, match="har_watch_fp32"):
+        hub.choose("watch", "har_watch_fp23")
+    with pytest.raises(InputError, match="watch"):
+        hub.choose("wach", "har_watch")
+
+
+def test_a_look_has_only_what_is_new_and_no_more_than_is_kept(hub, arrivals):
+    for arrival in arrivals:
+        hub.put(arrival, wait=True)
+    hub.choose("watch", "har_watch")  # behind all of them
+    first = hub.look({})["streams"]["watch"]
+    assert len(first["frames"]) == KEPT * 50
+    assert hub.look({"watch": first["number"]})["streams"]["watch"]["frames"] == []
+    row = first["frames"][-1]
+    assert len(row) == 1 + 6 + 7 + 1
+    assert sum(row[7:14]) == pytest.approx(1)
+
+
+def test_what_is_no_message_is_counted_and_the_stream_goes_on(hub, arrivals):
+    hub.put(arrivals[0])
+    with pytest.raises(InputError, match="not a line of a frame"):
+        hub.put(Arrival(0, "lines", b"{", "watch"))
+    hub.put(arrivals[1])
+    hub.end()
+    seen = hub.look({})
+    assert (seen["refused"], seen["streams"]["watch"]["counts"]["frames"]) == (1, 2)
+    assert "not a line of a frame" in seen["why"]
+
+
+def test_readings_of_another_kind_are_counted_and_the_thread_lives(hub):
+    for values in ([0, 0, G], [0, 0, 1]):
+        hub.put(
+            Arrival(0, "sensor-server:android.sensor.gravity", json.dumps({"timestamp": 5, "values": values}).encode())
+        )
+    hub.put(Arrival(0, "espruino", b"A,0,0,100\n", "one"))
+    hub.end()
+    assert "one" in hub.look({})["streams"]
+
+
+def test_more_streams_than_are_answered_are_refused(hub):
+    for number in range(WEARERS + 1):
+        hub.put(Arrival(0, "espruino", b"A,0,0,100\n", f"watch {number}"))
+    hub.end()
+    seen = hub.look({})
+    assert len(seen["streams"]) == WEARERS
+    assert "one more stream" in seen["why"]
+
+
+def test_what_is_recorded_is_read_back_to_the_same_answers(models, hub, arrivals, answers, tmp_path):
+    file = tmp_path / "capture.jsonl"
+    hub.record(file)
+    for arrival in arrivals:
+        hub.put(arrival, wait=True)
+    hub.record(None)
+    (events,) = streamed(models, read_capture(file)).values()
+    assert said(events) == answers["har_watch"]
+    with pytest.raises(InputError, match="there already"):
+        hub.record(file)
+    with pytest.raises(InputError, match="cannot be written"):
+        hub.record(tmp_path / "no" / "capture.jsonl")
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_stream(hub, arrivals, tmp_path):
+    (tmp_path / "full").symlink_to("/dev/full")
+    hub._capture = (tmp_path / "full", (tmp_path / "full").open("wb", buffering=0))
+    for arrival in arrivals[:50]:
+        hub.put(arrival, wait=True)
+    hub.end()
+    seen = hub.look({})
+    assert seen["recording"] is None
+    assert "No space left" in seen["why"]
+    assert seen["streams"]["watch"]["counts"]["frames"] == 50
+
+
+def test_who_looks_all_the_time_delays_no_answer_for_long(models, arrivals):
+    hub = Hub(models, engine="numpy")
+    looked, stop = [0], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            hub.look({})
+            looked[0] += 1
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for arrival in arrivals[:500]:
+        hub.put(arrival, wait=True)
+    hub.end()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    hub.close()
+    assert looked[0] > 0
+    assert hub.look({})["streams"]["watch"]["counts"]["frames"] == 500
+
+
+def test_a_mistake_in_the_thread_that_answers_is_told_to_who_comes_next(hub, arrivals, monkeypatch):
+    monkeypatch.setattr(Wearer, "hear", lambda *_: 1 / 0)
+    monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+    hub.put(arrivals[0])
+    hub._thread.join(5)
+    with pytest.raises(RuntimeError, match="has died"):
+        hub.put(arrivals[1])
+
+
+def test_models_that_one_stream_cannot_feed_are_refused(models):
+    watch = models["har_watch"]
+    with pytest.raises(InputError, match="answers segments"):
+        check_alike({"a": watch, "digits": _digits()})
+
+
+def _digits():
+    from edgeseq.devices.engines import as_folder
+
+    return as_folder("digits")
+
+
+def test_the_decoders_of_a_hub_are_those_of_its_model():
+    source = Input((Channel("x", ""),), 10.0, Normalization((0.0,), (1.0,)))
+    assert Decoders(source)(Arrival(0, "lines", b"1")).readings[0].values == (1.0,)
