@@ -58,7 +58,7 @@ def stream(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="As it comes: replay:NAME[/SUBJECT], replay:FILE, stdin, http, mqtt://HOST/TOPIC, ws://PHONE:PORT, "
+            help="As it comes: replay:NAME, replay:NAME/SUBJECT, replay:FILE, stdin, http, mqtt://HOST/TOPIC, ws://PHONE:PORT, "
             "phyphox://PHONE, ble:WATCH. May be given again.",
             rich_help_panel=LIVE,
         ),
