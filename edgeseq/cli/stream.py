@@ -33,7 +33,7 @@ LIVE = "Live"  # the options of streams as they come
 
 def stream(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="A model folder that edgeseq export wrote; live, several.")
+        list[Path], typer.Argument(metavar="FOLDER", help="A model folder that edgeseq export wrote; live, several.")
     ],
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="The engine; the one chosen for it here.")] = None,
     subject: Annotated[str | None, typer.Option(help="Whose recording; a test subject's if not given.")] = None,
@@ -58,8 +58,8 @@ def stream(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="As it comes: replay:NAME, replay:NAME/SUBJECT, replay:FILE, stdin, http, mqtt://HOST/TOPIC, ws://PHONE:PORT, "
-            "phyphox://PHONE, ble:WATCH. May be given again.",
+            help="As it comes: replay:NAME, replay:NAME/SUBJECT, replay:FILE, stdin, http, mqtt://HOST/TOPIC, "
+            "ws://PHONE:PORT, phyphox://PHONE, ble:WATCH. May be given again.",
             rich_help_panel=LIVE,
         ),
     ] = None,
