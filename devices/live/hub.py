@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +32,7 @@ from edgeseq.signal.senders.message import Message
 KEPT = 20.0  # seconds of frames that somebody may look at
 TIMED = 1000  # answers that quantiles are of
 CHANGES, GAPS = 200, 20  # the last ones, that are shown
+POLL = 0.2  # seconds between two looks whether the thread that answers is alive
 WAITING = 1000  # messages that may wait to be answered
 WEARERS = 16
 NAME = 40  # characters of a stream's name that are shown
@@ -51,9 +53,10 @@ class View:
         self._number = itertools.count(1)
         self._first: int | None = None
         self._last: dict[str, Any] = {}
+        self.settle()
 
     def add(self, event: Event, total_ns: int) -> None:
-        """Take what came of a message, ``total_ns`` after it had arrived."""
+        """Take an event, ``total_ns`` after the message that it comes of had arrived."""
         if self._first is None:
             self._first = event.time
         at = round((event.time - self._first) / 1e9, 3)
@@ -74,29 +77,33 @@ class View:
         row = [at, *event.frame.values.tolist(), *event.probabilities.tolist(), float(event.frame.bridged)]
         self._frames.append((next(self._number), row))
 
-    def look(self, since: int) -> dict[str, Any]:
-        """What is new since a number that an earlier look gave, and how things stand."""
+    def settle(self) -> None:
+        """Take how things stand behind a message: who looks has no business with what is at work."""
         wearer, framer = self.wearer, self.wearer.framer
-        frames = [row for number, row in self._frames if number > since]
-        newest = self._frames[-1][0] if self._frames else 0
-        return {
-            "number": newest,
-            "frames": frames,
-            "answer": self._last,
-            "changes": list(self._changes),
-            "gaps": list(self._gaps),
+        manifest = wearer.session.manifest
+        self._standing = {
             "model": wearer.model,
             "engine": wearer.session.engine,
             "labels": wearer.session.labels,
-            "step_us": _quantiles(self._steps),
-            "total_us": _quantiles(self._totals),
             "rates": {name: round(rate, 1) for name, rate in framer.rates.items()},
             "counts": {**msgspec.to_builtins(framer.counts), "messages_doubled": wearer.inbox.doubled},
             "delay": framer.delay,
-            "rule": wearer.session.manifest.decision.shown(),
-            "follows": how_it_follows(wearer.session.manifest.metrics),
+            "rule": manifest.decision.shown(),
+            "follows": how_it_follows(manifest.metrics),
             "missing": framer.missing,
         }
+
+    def look(self, since: int) -> tuple[dict[str, Any], tuple[list[int], list[int]]]:
+        """What is new since a number that an earlier look gave, and how things stand; the times taken, in ns."""
+        seen = {
+            **self._standing,
+            "number": self._frames[-1][0] if self._frames else 0,
+            "frames": [row for number, row in self._frames if number > since],
+            "answer": self._last,
+            "changes": list(self._changes),
+            "gaps": list(self._gaps),
+        }
+        return seen, (list(self._steps), list(self._totals))
 
 
 class Hub:
@@ -116,6 +123,7 @@ class Hub:
             InputError: the models do not read the same.
         """
         check_alike(models)
+        Wearer(models, reorder=reorder, engine=engine)  # what cannot be opened is said now
         self._models, self._reorder, self._engine, self._on_event = dict(models), reorder, engine, on_event
         self._source = next(iter(models.values())).manifest.input
         self._decoders = Decoders(self._source)
@@ -150,7 +158,7 @@ class Hub:
         Raises:
             InputError: there is no such stream or model; and what opening the model raises.
         """
-        self._ask(lambda: self._view(name, known=True).wearer.choose(model))
+        self._ask(lambda: self._choose(name, model))
 
     def record(self, file: Path | None) -> None:
         """Keep what arrives from now on in a file, or stop it.
@@ -167,33 +175,42 @@ class Hub:
     def look(self, since: Mapping[str, int]) -> dict[str, Any]:
         """How all streams stand, with their frames from those numbers on."""
         with self._lock:
-            streams = {name: view.look(since.get(name, 0)) for name, view in self._views.items()}
+            looks = {name: view.look(since.get(name, 0)) for name, view in self._views.items()}
+            recording = self._capture[0].name if self._capture else None
+        times = {name: (_quantiles(steps), _quantiles(totals)) for name, (_, (steps, totals)) in looks.items()}
         return {
-            "streams": streams,
+            "streams": {
+                name: {**seen, "step_us": times[name][0], "total_us": times[name][1]}
+                for name, (seen, _) in looks.items()
+            },
             "models": list(self._models),
             "channels": [{"name": channel.name, "unit": channel.unit} for channel in self._source.channels],
             "rate": self._source.rate,
-            "recording": self._capture[0].name if self._capture else None,
+            "recording": recording,
             "refused": self.refused,
             "why": self.why,
         }
 
     def close(self) -> None:
         """Answer what waits, and end; what is recorded is whole then."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        while self._thread.is_alive():
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=POLL)
+                self._thread.join()
         self._record(None)
 
     def _enqueue(self, job: Callable[[], None], *, wait: bool) -> bool:
-        if self._failed is not None:
-            raise RuntimeError("the thread that answers has died") from self._failed
-        try:
-            self._queue.put(job, block=wait)
-        except queue.Full:
-            self._refuse(InputError(f"{WAITING} messages wait to be answered: this machine is too slow for them"))
-            return False
-        return True
+        while True:
+            if self._failed is not None:
+                raise RuntimeError("the thread that answers has died") from self._failed
+            try:
+                self._queue.put(job, timeout=POLL if wait else 0.0)
+            except queue.Full:
+                if wait:
+                    continue  # it is answered, or the thread has died
+                self._refuse(InputError(f"{WAITING} messages wait to be answered: this machine is too slow for them"))
+                return False
+            return True
 
     def _ask(self, job: Callable[[], None]) -> None:
         """Let the thread that answers do something between two messages."""
@@ -208,6 +225,10 @@ class Hub:
                 done.set_result(None)
 
         self._enqueue(run, wait=True)
+        while not done.done():
+            wait_for([done], POLL)
+            if self._failed is not None and not done.done():
+                raise RuntimeError("the thread that answers has died") from self._failed
         done.result()
 
     def _answer(self) -> None:
@@ -225,6 +246,12 @@ class Hub:
         view = self._view(name)
         self._tell(name, view, view.wearer.hear(message), arrived)
 
+    def _choose(self, name: str, model: str) -> None:
+        view = self._view(name, known=True)
+        view.wearer.choose(model)
+        with self._lock:
+            view.settle()
+
     def _end(self) -> None:
         for name, view in list(self._views.items()):
             self._tell(name, view, view.wearer.end(), time.perf_counter_ns())
@@ -234,6 +261,8 @@ class Hub:
             with self._lock:
                 view.add(event, time.perf_counter_ns() - arrived)
             self._on_event(name, event)
+        with self._lock:
+            view.settle()
 
     def _view(self, name: str, *, known: bool = False) -> View:
         if name not in self._views:
@@ -259,17 +288,17 @@ class Hub:
             self._refuse(InputError(f"{path} cannot be written any more: {error.strerror}"))
 
     def _record(self, file: Path | None) -> None:
-        if self._capture is not None:
+        try:
+            begun = None if file is None else (file, file.open("xb"))
+        except FileExistsError:
+            raise InputError(f"{file} is there already: name another file") from None
+        except OSError as error:
+            raise InputError(f"{file} cannot be written: {error.strerror}") from None
+        with self._lock:
+            ended, self._capture = self._capture, begun
+        if ended is not None:
             with suppress(OSError):  # what could not be written was said when it could not
-                self._capture[1].close()
-            self._capture = None
-        if file is not None:
-            try:
-                self._capture = file, file.open("xb")
-            except FileExistsError:
-                raise InputError(f"{file} is there already: name another file") from None
-            except OSError as error:
-                raise InputError(f"{file} cannot be written: {error.strerror}") from None
+                ended[1].close()
 
     def _refuse(self, error: EdgeseqError) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ from edgeseq.devices.decide import Answer
 from edgeseq.devices.session import Session
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import Folder
-from edgeseq.manifest import Input
+from edgeseq.manifest import Manifest
 from edgeseq.signal.framer import Frame, Framer, Gap
 from edgeseq.signal.inbox import Inbox
 from edgeseq.signal.senders.message import Message
@@ -133,10 +133,16 @@ def check_alike(models: Mapping[str, Folder]) -> None:
     for name, manifest in (first, *others):
         if manifest.task != "frame":
             raise InputError(f"{name} answers segments: a live stream has no end, and needs a model of frames")
-        for what, own, wanted in zip(("channels", "rate"), _read(manifest.input), _read(first[1].input), strict=True):
+        for what, own, wanted in zip(_READ, _read(manifest), _read(first[1]), strict=True):
             if own != wanted:
                 raise InputError(f"{name} reads other {what} than {first[0]} ({own}, not {wanted}): stream them apart")
 
 
-def _read(source: Input) -> tuple[object, ...]:
-    return ", ".join(f"{channel.name} ({channel.unit})" for channel in source.channels), f"{source.rate:g} Hz"
+_READ = ("channels", "rate", "signs of accelerations", "longest gap", "labels")
+
+
+def _read(manifest: Manifest) -> tuple[str, ...]:
+    source = manifest.input
+    channels = ", ".join(f"{channel.name} ({channel.unit})" for channel in source.channels)
+    labels = ", ".join(manifest.labels)
+    return channels, f"{source.rate:g} Hz", source.signs or "unknown", f"{manifest.max_gap:g} s", labels

@@ -45,8 +45,8 @@ class Page:
         self.is_open = not _is_loopback(host)
         self.token = token or (secrets.token_urlsafe(12) if self.is_open else None)
         own = socket.gethostname().lower()
-        self.hosts = frozenset({"localhost", own, f"{own}.local"} if self.is_open else {"localhost"})
-        shown = host if host not in ("0.0.0.0", "::") else f"{own}.local"
+        self.hosts = frozenset({"localhost", host.lower(), own, f"{own}.local"} if self.is_open else {"localhost"})
+        shown = host if host not in ("0.0.0.0", "::") else own if "." in own else f"{own}.local"
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
 
     def serve(self, hub: Hub, recordings: Path) -> None:
@@ -81,10 +81,12 @@ class Asked:
 
     @property
     def waits(self) -> float:
-        """How late a reading may come: a replay is in order, and a network is not."""
+        """How late a reading may come: what a data set replays is in order; a network is not, nor a capture of one."""
         if self.reorder is not None:
             return self.reorder
-        return 0.0 if all(address.startswith("replay:") for address in self.addresses) else REORDER
+        replayed = [address.removeprefix("replay:") for address in self.addresses if address.startswith("replay:")]
+        in_order = len(replayed) == len(self.addresses) and not any(Path(what).is_file() for what in replayed)
+        return 0.0 if in_order else REORDER
 
 
 def live(show: Show, folders: Sequence[Path], asked: Asked) -> Document:

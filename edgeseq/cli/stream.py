@@ -77,7 +77,7 @@ def stream(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="How late a reading may come: 0.2, and 0 for replays, if not given.",
+            help="How late a reading may come: 0.2, and 0 for a data set's replay, if not given.",
             callback=not_negative,
             rich_help_panel=LIVE,
         ),

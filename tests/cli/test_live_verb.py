@@ -32,13 +32,16 @@ LINES = b"".join(line(number, [0.1, -0.9, 0.2, 0.0, number % 7 / 10, 0.0]) for n
 
 def test_lines_are_answered_and_a_capture_of_them_gives_the_same(tmp_path):
     file = tmp_path / "capture.jsonl"
-    first = json.loads(stream("har_watch", "--source", "stdin", "--record", file, "--json", stdin=LINES).stdout)
+    lines = LINES.splitlines(keepends=True)
+    disordered = b"".join(lines[number + 4 - 2 * (number % 5)] for number in range(len(lines)))  # five by five
+    first = json.loads(stream("har_watch", "--source", "stdin", "--record", file, "--json", stdin=disordered).stdout)
     second = json.loads(stream("har_watch", "--source", f"replay:{file}", "--speed", "0", "--json").stdout)
     assert first["streams"]["stdin"]["counts"]["frames"] == 200
     for document in (first, second):
         for name in ("step_us", "total_us", "delay"):
             document["streams"]["stdin"].pop(name)
     assert first == second
+    assert first["streams"]["stdin"]["counts"]["late"] == 0
 
 
 def test_the_terminal_shows_answers_gaps_and_what_it_came_to():

@@ -45,7 +45,7 @@ def compression(tmp_path, monkeypatch):
     module = importlib.import_module("compression")
     monkeypatch.setattr(sys.modules["compression_table"], "RESULTS", tmp_path / "results" / "compression.json")
     monkeypatch.setattr(module, "each_done", lambda run, tasks, **_: map(run, tasks))
-    monkeypatch.setattr(module, "make", lambda work, *key: write_folder(module.place(work, *key)))
+    monkeypatch.setattr(module, "make", lambda work, *key, brief: write_folder(module.place(work, *key)))
     return module
 
 

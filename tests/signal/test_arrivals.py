@@ -60,8 +60,9 @@ def test_without_times_frames_follow_at_the_models_rate():
         (['{"ax": 1, "ay": 2}'], "az missing"),
         (["{"], "not a line of a frame"),
         (["[1, 2, 3]"], "not a line of a frame"),
-        (['{"time": -1, "values": [1, 2, 3]}'], "time is -1"),
-        (["time_s,ax,ay,az", "nan,1,2,3"], "time_s is NaN"),
+        (['{"time": -1, "values": [1, 2, 3]}'], "its time -1 is no number"),
+        (['{"time": 1' + "0" * 400 + ', "values": [1, 2, 3]}'], "is no number of nanoseconds"),
+        (["time_s,ax,ay,az", "nan,1,2,3"], "its time nan is no number"),
     ],
 )
 def test_a_line_that_is_no_frame_is_refused_with_what_is_wrong(lines, said):

@@ -22,7 +22,7 @@ function connect() {
     });
   };
   socket.onclose = () => {
-    say(token || !location.search ? "the server does not answer; trying again …" : "the token is needed");
+    say(token ? "the server does not answer; trying again …" : "the server does not answer, or asks for a token: ?token=… ");
     byId("record").disabled = true;
     setTimeout(connect, 1000);
   };

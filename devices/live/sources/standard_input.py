@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
 from typing import BinaryIO
@@ -9,6 +11,8 @@ from typing import BinaryIO
 from edgeseq.devices.live.sources import Put, Say
 from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.senders.message import MAX_BYTES
+
+LOOK_SECONDS = 0.2
 
 
 class StandardInput:
@@ -21,5 +25,14 @@ class StandardInput:
 
     def run(self, put: Put, stop: threading.Event, say: Say) -> None:
         """Hand over each line as it comes. One that has no end is cut where a message ends at the latest."""
-        while not stop.is_set() and (line := self._file.readline(MAX_BYTES)):
-            put(Arrival(time.time_ns(), "lines", line, "stdin"))
+        rest, descriptor = b"", self._file.fileno()
+        while not stop.is_set():
+            if not select.select([descriptor], [], [], LOOK_SECONDS)[0]:
+                continue  # a thread that waits for a line would not end with the others
+            part = os.read(descriptor, 1 << 16)
+            *lines, rest = (rest + part).split(b"\n")
+            for line in [*lines, *([rest] if rest and (not part or len(rest) > MAX_BYTES) else [])]:
+                put(Arrival(time.time_ns(), "lines", line, "stdin"))
+            if not part:
+                return
+            rest = rest if len(rest) <= MAX_BYTES else b""

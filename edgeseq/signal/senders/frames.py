@@ -19,7 +19,7 @@ import msgspec
 
 from edgeseq.errors import InputError
 from edgeseq.signal.readings import FRAME, Reading
-from edgeseq.signal.senders.message import Message, parsed
+from edgeseq.signal.senders.message import Message, check_time, parsed
 
 WHAT = "a line of a frame"
 SECOND = 1_000_000_000
@@ -63,8 +63,8 @@ class Lines:
         cells = [cell.strip() for cell in text.split(",")]
         numbers = [_number(cell) for cell in cells]
         if self._header is None and None in numbers and not self._count:
-            self._header = cells
             self._check(cells)
+            self._header = cells
             return None
         if None in numbers:
             raise InputError(f"this is not {WHAT}: {cells[numbers.index(None)][:40]!r} is no number")
@@ -72,8 +72,8 @@ class Lines:
             return self._in_order(numbers)
         if len(cells) != len(self._header):
             raise InputError(f"this is not {WHAT}: {len(cells)} values, {len(self._header)} are needed")
-        times = {name: Decimal(cell) for name, cell in zip(self._header, cells, strict=True) if name in CLOCKS and cell}
-        return {**dict(zip(self._header, numbers, strict=True)), **times}  # a float has no room for nanoseconds
+        times = {name: _exact(cell) for name, cell in zip(self._header, cells, strict=True) if name in CLOCKS and cell}
+        return {**dict(zip(self._header, numbers, strict=True)), **times}
 
     def _in_order(self, values: Sequence[float | None]) -> dict[str, Any]:
         if len(values) != len(self._channels):
@@ -97,9 +97,7 @@ class Lines:
         for name, unit in CLOCKS.items():
             time = named.get(name)
             if isinstance(time, int | float | Decimal):
-                if not (math.isfinite(time) and 0 <= time * unit < 1 << 63):
-                    raise InputError(f"this is not {WHAT}: {name} is {time}")
-                return round(time * unit)
+                return check_time(time * unit, WHAT)
         return round(self._count * SECOND / self._rate)
 
 
@@ -114,3 +112,9 @@ def _number(cell: str) -> float | None:
         return float(cell) if cell else math.nan
     except ValueError:
         return None
+
+
+def _exact(cell: str) -> Decimal | float:
+    """A time as it is written: a float has no room for nanoseconds since 1970."""
+    found = Decimal(cell)
+    return found if found.is_finite() else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -35,6 +36,17 @@ def parsed(body: bytes | str, kind: type[_T], what: str) -> _T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"this is not {what}: {error}") from None
+
+
+def check_time(time: int | float | Decimal, what: str) -> int:
+    """A time in whole nanoseconds, refused where it is none that a clock shows.
+
+    Raises:
+        InputError: naming what it is of.
+    """
+    if not 0 <= time < 1 << 63:  # nor is it, of what is not a number
+        raise InputError(f"this is not {what}: its time {str(time)[:40]} is no number of nanoseconds")
+    return round(time)
 
 
 def check_count(readings: int, what: str) -> None:

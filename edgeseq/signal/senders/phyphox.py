@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from edgeseq.signal.readings import ACCELERATION, GYROSCOPE, Reading
-from edgeseq.signal.senders.message import Message, check_count, parsed
+from edgeseq.signal.senders.message import Message, check_count, check_time, parsed
 
 WHAT = "an answer of phyphox"
 BUFFERS = {
@@ -76,4 +76,4 @@ class Phyphox:
                     continue
                 self._seen[sensor] = time
                 known = tuple(math.nan if value is None else value for value in values)
-                yield Reading(sensor, round(time * SECOND), known, unit)
+                yield Reading(sensor, check_time(time * SECOND, WHAT), known, unit)

@@ -20,11 +20,11 @@ import msgspec
 
 from edgeseq.errors import InputError
 from edgeseq.signal.readings import ACCELERATION, GRAVITY, GYROSCOPE, MOTION, Reading
-from edgeseq.signal.senders.message import Message, check_count, parsed
+from edgeseq.signal.senders.message import Message, check_count, check_time, parsed
 
 WHAT = "a message of Sensor Logger"
-BETWEEN = 4.0  # what is shorter than this is 1 g in g, and what is longer in m/s²
-KEPT = 8  # sessions whose units are remembered
+RANGES = {"g": (0.5, 2.0), "m/s²": (5.0, 20.0)}  # how long gravity is, more or less, where it is in that unit
+KEPT = 32  # sessions whose units are remembered
 Values = dict[str, float | int | str | None]
 
 
@@ -93,8 +93,10 @@ class SensorLogger:
         for sensor in (GRAVITY, ACCELERATION):
             lengths = [math.hypot(*reading.values) for reading in readings if reading.sensor == sensor]
             lengths = [length for length in lengths if math.isfinite(length)]
-            if lengths:
-                self._found[key] = "g" if median(lengths) < BETWEEN else "m/s²"
+            usual = median(lengths) if lengths else 0.0
+            units = [unit for unit, (shortest, longest) in RANGES.items() if shortest < usual < longest]
+            if units:
+                self._found[key] = units[0]
                 for oldest in list(self._found)[:-KEPT]:
                     del self._found[oldest]
                 return self._found[key]
@@ -128,6 +130,4 @@ def _time(time: int | str) -> int:
         found = int(time)
     except ValueError:
         raise InputError(f"this is not {WHAT}: its time {str(time)[:40]!r} is no number of nanoseconds") from None
-    if not 0 <= found < 1 << 63:
-        raise InputError(f"this is not {WHAT}: its time {found} is no number of nanoseconds since 1970")
-    return found
+    return check_time(found, WHAT)

@@ -15,7 +15,7 @@ import msgspec
 
 from edgeseq.errors import unknown
 from edgeseq.signal.readings import ACCELERATION, GRAVITY, GYROSCOPE, MOTION, Reading
-from edgeseq.signal.senders.message import Message, parsed
+from edgeseq.signal.senders.message import Message, check_time, parsed
 
 WHAT = "a message of SensorServer"
 TYPES = {
@@ -45,4 +45,4 @@ class SensorServer:
         """A message. Raises InputError for what is none of SensorServer."""
         event = parsed(body, _Event, WHAT)
         values = tuple(math.nan if value is None else value for value in event.values[:3])
-        return Message((Reading(self._sensor, event.timestamp, values, self._unit),), self._sender)
+        return Message((Reading(self._sensor, check_time(event.timestamp, WHAT), values, self._unit),), self._sender)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 
+import msgspec
 import pytest
 
+from edgeseq.devices.engines import as_folder
 from edgeseq.devices.live.hub import KEPT, WEARERS, Hub
 from edgeseq.devices.live.wearer import Answered, Wearer, check_alike
 from edgeseq.errors import InputError
@@ -139,13 +142,15 @@ def test_what_is_no_message_is_counted_and_the_stream_goes_on(hub, arrivals):
 
 
 def test_readings_of_another_kind_are_counted_and_the_thread_lives(hub):
-    for values in ([0, 0, G], [0, 0, 1]):
-        hub.put(
-            Arrival(0, "sensor-server:android.sensor.gravity", json.dumps({"timestamp": 5, "values": values}).encode())
-        )
+    for values in ([0, 0, G], [0, 0]):
+        body = json.dumps({"timestamp": 5, "values": values}).encode()
+        hub.put(Arrival(0, "sensor-server:android.sensor.gravity", body))
     hub.put(Arrival(0, "espruino", b"A,0,0,100\n", "one"))
     hub.end()
-    assert "one" in hub.look({})["streams"]
+    seen = hub.look({})
+    assert "one" in seen["streams"]
+    assert seen["refused"] == 1
+    assert "gave 2 values" in seen["why"]
 
 
 def test_more_streams_than_are_answered_are_refused(hub):
@@ -218,13 +223,16 @@ def test_a_mistake_in_the_thread_that_answers_is_told_to_who_comes_next(hub, arr
 def test_models_that_one_stream_cannot_feed_are_refused(models):
     watch = models["har_watch"]
     with pytest.raises(InputError, match="answers segments"):
-        check_alike({"a": watch, "digits": _digits()})
+        check_alike({"a": watch, "digits": as_folder("digits")})
+    manifest = watch.manifest
+    other = msgspec.structs.replace(manifest, input=msgspec.structs.replace(manifest.input, signs="android"))
+    with pytest.raises(InputError, match=r"other signs of accelerations than a \(android, not apple\)"):
+        check_alike({"a": watch, "b": dataclasses.replace(watch, manifest=other)})
 
 
-def _digits():
-    from edgeseq.devices.engines import as_folder
-
-    return as_folder("digits")
+def test_a_model_that_cannot_be_opened_is_refused_before_anything_comes(models):
+    with pytest.raises(InputError, match="litert"):
+        Hub(models, engine="litret")
 
 
 def test_the_decoders_of_a_hub_are_those_of_its_model():

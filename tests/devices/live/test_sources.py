@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.server
-import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -86,10 +86,22 @@ def test_a_replay_that_waits_for_nothing_is_over_at_once_and_one_that_waits_can_
 
 
 def test_standard_input_gives_line_by_line(run):
-    text = b"1,2,3\n4,5,6\n7"
-    source = run(StandardInput(io.BytesIO(text)))
-    source.thread.join(SECONDS)
-    assert [arrival.body for arrival in source.arrivals] == [b"1,2,3\n", b"4,5,6\n", b"7"]
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb") as read, os.fdopen(theirs, "wb", buffering=0) as written:
+        source = run(StandardInput(read))
+        written.write(b"1,2,3\n4,5")
+        source.wait(lambda: len(source.arrivals) == 1)
+        written.write(b",6\n7")
+        source.wait(lambda: len(source.arrivals) == 2)
+        written.close()
+        source.thread.join(SECONDS)
+    assert [arrival.body for arrival in source.arrivals] == [b"1,2,3", b"4,5,6", b"7"]
+
+
+def test_standard_input_that_says_nothing_can_be_stopped(run):
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb") as read, os.fdopen(theirs, "wb"):
+        run(StandardInput(read)).end()
 
 
 class Phone(http.server.BaseHTTPRequestHandler):
