@@ -17,7 +17,7 @@ from edgeseq.folder import MODEL_FILES
 # The rooms and files that `python -m edgeseq.devices` imports from; a test holds them to it.
 ROOMS = ("devices", "program")
 FILES = ("__init__", "card", "decisions", "early", "errors", "folder", "manifest")
-HOST_ONLY = ("devices/remote", "devices/report")
+HOST_ONLY = ("devices/live", "devices/remote", "devices/report")
 # As pyproject.toml has them; a test compares.
 BASE = ("numpy>=1.24", "msgspec>=0.18", "safetensors>=0.4")
 RUNTIMES = {"tflite": "ai-edge-litert>=2.0", "onnx": "onnxruntime>=1.19"}  # what runs a format, on a 64-bit board
