@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from edgeseq.errors import InputError
 from edgeseq.manifest import Input
 from edgeseq.signal.layout import Layout, check_frame
-from edgeseq.signal.readings import FRAME, Reading, is_possible, quantity
+from edgeseq.signal.readings import FRAME, SECOND, Reading, is_possible, quantity
 from edgeseq.signal.track import Around, Track
 
-SECOND = 1_000_000_000
 LOOKED = 1.0  # seconds of a stream after which a sensor that has said nothing is missing
 JUMP = (
     2.0  # seconds by which a reading is older than the newest, beyond ``reorder``, so that a clock may have gone back

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from edgeseq.errors import InputError
 
+SECOND = 1_000_000_000  # nanoseconds, which all times here are in
 FRAME = "frame"
 """A sensor that gives all channels of a model at once, in the model's order and units."""
 ACCELERATION = "acceleration"

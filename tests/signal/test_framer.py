@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from edgeseq.errors import InputError
 from edgeseq.manifest import Channel, Input, Normalization
-from edgeseq.signal.framer import SECOND, Frame, Framer, Gap
-from edgeseq.signal.readings import ACCELERATION, FRAME, GRAVITY, GYROSCOPE, MOTION, G, Reading
+from edgeseq.signal.framer import Frame, Framer, Gap
+from edgeseq.signal.readings import ACCELERATION, FRAME, GRAVITY, GYROSCOPE, MOTION, SECOND, G, Reading
 
 WATCH = tuple(Channel(name, "g" if name[0] == "a" else "rad/s") for name in ("ax", "ay", "az", "wx", "wy", "wz"))
 CASES = settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseq.errors import InputError
-from edgeseq.signal.readings import ACCELERATION, GRAVITY, GYROSCOPE, MOTION, G, Reading
+from edgeseq.signal.readings import ACCELERATION, GRAVITY, GYROSCOPE, MOTION, SECOND, G, Reading
 from edgeseq.signal.senders.espruino import PERIOD, Espruino
 from edgeseq.signal.senders.message import MAX_BYTES, MAX_READINGS
 from edgeseq.signal.senders.phyphox import Phyphox
@@ -40,7 +40,6 @@ WRIST = {
         "quaternionZ": 0.0,
     },
 }
-SECOND = 1_000_000_000
 
 
 def message(*payload: dict[str, Any], number: int = 7, session: str = "one") -> bytes:

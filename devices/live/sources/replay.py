@@ -9,7 +9,8 @@ from typing import Any
 
 from edgeseq.devices.live.sources import Put, Say
 from edgeseq.signal.arrivals import Arrival
-from edgeseq.signal.senders.frames import SECOND, line_of
+from edgeseq.signal.readings import SECOND
+from edgeseq.signal.senders.frames import line_of
 
 
 class Replay:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from edgeseq.errors import InputError
-from edgeseq.signal.readings import ACCELERATION, Reading
+from edgeseq.signal.readings import ACCELERATION, SECOND, Reading
 from edgeseq.signal.senders.message import Message
 
 SERVICE = "6e400001-b5a3-f393-e0a9-e50e24dcca9e"
@@ -20,7 +20,6 @@ PERIOD = 80_000_000  # ns: 12.5 Hz, unless the watch is told otherwise
 LATE = 0.5  # seconds by which the steps may differ from the arrivals before they begin anew
 MAX_LINE = 200
 _LINE = re.compile(r"A,(-?\d{1,5}),(-?\d{1,5}),(-?\d{1,5})")
-SECOND = 1_000_000_000
 
 
 class Espruino:

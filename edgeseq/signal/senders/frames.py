@@ -18,11 +18,10 @@ from typing import Any
 import msgspec
 
 from edgeseq.errors import InputError
-from edgeseq.signal.readings import FRAME, Reading
+from edgeseq.signal.readings import FRAME, SECOND, Reading
 from edgeseq.signal.senders.message import Message, check_time, parsed
 
 WHAT = "a line of a frame"
-SECOND = 1_000_000_000
 CLOCKS = {"time": 1, "time_ms": 1_000_000, "time_s": SECOND}  # nanoseconds of one
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from edgeseq.signal.readings import ACCELERATION, GYROSCOPE, Reading
+from edgeseq.signal.readings import ACCELERATION, GYROSCOPE, SECOND, Reading
 from edgeseq.signal.senders.message import Message, check_count, check_time, parsed
 
 WHAT = "an answer of phyphox"
@@ -23,7 +23,6 @@ BUFFERS = {
     ACCELERATION: ("acc_time", ("accX", "accY", "accZ"), "m/s²"),
     GYROSCOPE: ("gyr_time", ("gyrX", "gyrY", "gyrZ"), "rad/s"),
 }
-SECOND = 1_000_000_000
 
 
 class _Buffer(msgspec.Struct, frozen=True):

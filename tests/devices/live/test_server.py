@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,11 +122,9 @@ def test_a_body_is_read_no_further_than_a_message_may_be_long(serve):
     served = serve()
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as raw:
         raw.sendall(b"POST /sensor-logger HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10000000000\r\n\r\n")
-        try:
+        with suppress(OSError):  # it hangs up before the end
             for _ in range(4 * MAX_BYTES // 65536):
                 raw.sendall(b" " * 65536)
-        except OSError:
-            pass
         assert b"413" in raw.recv(4096).split(b"\r\n")[0]
     assert served.ask("POST", "/sensor-logger", message())[0] == 200
 
