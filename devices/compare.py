@@ -211,22 +211,26 @@ def free_link(
 
     In float the error counts, and every answer must be the same except at ties. Where the model rounds or spikes
     (``rounded``: :func:`jumps`), one value that falls on the other side changes what follows, and heals: there the
-    share of frames with another answer counts, ties among them, and values may not run away.
+    share of frames with another answer counts, and values may not run away. Ties count among them, unless all values
+    are within the tolerance: then nothing fell on the other side, and two outputs that spike alike are as near as that.
     """
     scale = max(1.0, float(np.abs(reference).max()))
     agreement, wrong, ties = agreement_of(reference, found, tolerance * scale)
     error, where = comparison.error()
     growth = slope(np.abs(np.subtract(found, reference, dtype=np.float64)).max(-1) / scale)
     notes = [f"largest in {where}"] if error else ["equal"]
+    tied = [f"{ties} frames differ where the two likeliest labels are closer than the tolerance"] if ties else []
     if rounded:
+        near = error <= tolerance
         notes = [f"values within {error:.1e}, {notes[0]}"] if error else notes
-        share = round(1 - agreement, 12)
+        notes += tied if near else []
+        share = wrong / len(reference) if near else round(1 - agreement, 12)
         passed = share <= ANSWERS_TOLERANCE and error <= RUNAWAY
         notes += [] if exact else [OWN_ROUNDING]
         note = "; ".join(notes)
         return Link(name, len(reference), share, ANSWERS_TOLERANCE, passed, agreement, growth, note, gate="answers")
     notes += [f"another answer in {wrong} frames"] if wrong else []
-    notes += [f"{ties} frames differ where the two likeliest labels are closer than the tolerance"] if ties else []
+    notes += tied
     passed = error <= tolerance and not wrong
     return Link(name, len(reference), error, tolerance, passed, agreement, growth, "; ".join(notes))
 
