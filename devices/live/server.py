@@ -33,7 +33,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from edgeseq.devices.live.hub import Hub
+from edgeseq.devices.live.hub import Hub, TooBusy
 from edgeseq.errors import EdgeseqError, InputError
 from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.senders.message import MAX_BYTES
@@ -126,8 +126,10 @@ def application(hub: Hub, *, recordings: Path, hosts: frozenset[str] = LOCAL, to
 
     async def sensor_logger(request: Request) -> Response:
         arrival = Arrival(time.time_ns(), "sensor-logger", await _body(request))
-        if not hub.put(arrival):
-            return JSONResponse({"error": hub.why}, 503)
+        try:
+            await asyncio.wrap_future(hub.put(arrival))
+        except TooBusy as error:
+            return JSONResponse({"error": str(error)}, 503)
         return JSONResponse({"ok": True})
 
     async def model(request: Request) -> Response:

@@ -56,18 +56,31 @@ class Wearer:
         """``models`` by name, which :func:`check_alike` has let pass, the first of which answers at first; ``reorder``:
         see :class:`Framer`.
         """
-        self._models, self._engine = dict(models), engine
-        source = next(iter(models.values())).manifest
-        self.framer = Framer(source.input, max_gap=source.max_gap, reorder=reorder)
-        self.inbox = Inbox()
-        self._heard: deque[Frame] = deque(maxlen=round(WARM * source.input.rate))
+        self._models, self._engine, self._reorder = dict(models), engine, reorder
         self._sessions: dict[str, Session] = {}
+        self._listen()
         self.choose(next(iter(models)))
 
     @property
     def session(self) -> Session:
         """The session of the model that answers."""
         return self._sessions[self.model]
+
+    def _listen(self) -> None:
+        source = next(iter(self._models.values())).manifest
+        self.framer = Framer(source.input, max_gap=source.max_gap, reorder=self._reorder)
+        self.inbox = Inbox()
+        self._heard: deque[Frame] = deque(maxlen=round(WARM * source.input.rate))
+
+    def begin(self) -> None:
+        """Forget all that was heard, to hear some of it again; nothing of that is counted before :meth:`go_on`."""
+        self._before = (self.framer.counts, self.inbox.doubled)
+        self._listen()
+        self.session.reset()
+
+    def go_on(self) -> None:
+        """What comes now is new."""
+        self.framer.counts, self.inbox.doubled = self._before
 
     def choose(self, model: str) -> None:
         """Let another model answer from the next frame on, as if it had heard the last seconds.

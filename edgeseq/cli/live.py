@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from edgeseq.devices.live.wearer import Event
 
 PORT = 8420
+POLL = 0.2  # seconds between two looks whether it is over
 REORDER = 0.2  # seconds: what networks do to messages; a replay needs none of it
 
 
@@ -49,8 +51,8 @@ class Page:
         shown = host if host not in ("0.0.0.0", "::") else own if "." in own else f"{own}.local"
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
 
-    def serve(self, hub: Hub, recordings: Path) -> None:
-        """Serve until interrupted."""
+    def serve(self, hub: Hub, recordings: Path, *, until: Callable[[], bool]) -> None:
+        """Serve ``until`` it is over, or until interrupted."""
         import uvicorn
 
         from edgeseq.devices.live.server import application
@@ -64,8 +66,18 @@ class Page:
             limit_concurrency=100,
             timeout_graceful_shutdown=1,
         )
+        server, ended = uvicorn.Server(config), threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(POLL):
+                server.should_exit |= until()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[self.socket])
+            server.run(sockets=[self.socket])
+        ended.set()
+        watcher.join()
 
 
 @dataclass(frozen=True)
@@ -115,19 +127,21 @@ def _run(show: Show, hub: Hub, sources: Sequence[Source], asked: Asked) -> None:
     """Let the sources run, and the page be looked at, until all is said or somebody interrupts."""
     stop = threading.Event()
     failed: list[EdgeseqError] = []
+    broke: list[BaseException] = []
 
     def run(source: Source) -> None:
         from edgeseq.signal.arrivals import Arrival
 
         def put(arrival: Arrival) -> None:
-            with suppress(InputError):  # counted and shown; one bad message ends no stream
-                hub.put(arrival, wait=True)
+            hub.put(arrival, wait=True)  # one that is no message is counted and shown, and ends no stream
 
         try:
             source.run(put, stop, show.note)
         except EdgeseqError as error:
             failed.append(error)
             show.note(f"{source.name}: {error}")
+        except BaseException as error:  # a mistake of ours ends all, and is seen
+            broke.append(error)
 
     threads = [threading.Thread(target=run, args=(source,), name=source.name, daemon=True) for source in sources]
     for thread in threads:
@@ -135,17 +149,19 @@ def _run(show: Show, hub: Hub, sources: Sequence[Source], asked: Asked) -> None:
     try:
         if asked.page is not None:
             _invite(show, asked.page)
-            asked.page.serve(hub, Path() if asked.record is None else asked.record.parent)
+            recordings = Path() if asked.record is None else asked.record.parent
+            asked.page.serve(hub, recordings, until=lambda: bool(broke) or hub.has_failed)
         else:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)
+            while any(thread.is_alive() for thread in threads) and not broke:
+                time.sleep(POLL)
     except KeyboardInterrupt:
         show.note("stopped")
     finally:
         stop.set()
         for thread in threads:
             thread.join(2.0)
+    if broke:
+        raise broke[0]
     if failed and len(failed) == len(sources):
         raise failed[0]
 

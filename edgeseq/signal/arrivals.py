@@ -23,7 +23,7 @@ from edgeseq.signal.senders.phyphox import Phyphox
 from edgeseq.signal.senders.sensor_logger import SensorLogger
 from edgeseq.signal.senders.sensor_server import SensorServer
 
-Decode = Callable[[bytes, int], Message]
+Decode = Callable[[bytes, int], tuple[Message, ...]]
 MAX_LINE = 4 << 20  # of a capture: the longest message, written out
 
 
@@ -48,7 +48,8 @@ FORMATS = ("lines", "sensor-logger", "sensor-server", "phyphox", "espruino")
 
 
 def decoder(format_: str, source: Input, channel: str = "") -> Decode:
-    """What decodes one channel's messages, one after the other; ``source`` is what frames are made for.
+    """What decodes one channel's messages, one after the other; ``source`` is what frames are made for. A message of an
+    app may be of several streams.
 
     ``sensor-server:TYPE`` names Android's type of the sensor.
 
@@ -58,15 +59,16 @@ def decoder(format_: str, source: Input, channel: str = "") -> Decode:
     name, _, detail = format_.partition(":")
     if name == "lines":
         lines = Lines([each.name for each in source.channels], source.step_rate, channel)
-        return lambda body, time: lines(body)
+        return lambda body, time: (lines(body),)
     if name == "espruino":
-        return Espruino(sender=channel)
+        watch = Espruino(sender=channel)
+        return lambda body, time: (watch(body, time),)
     if name == "phyphox":
         phone = Phyphox(sender=channel)
-        return lambda body, time: phone(body)
+        return lambda body, time: (phone(body),)
     if name == "sensor-server":
         sensor = SensorServer(detail, channel)
-        return lambda body, time: sensor(body)
+        return lambda body, time: (sensor(body),)
     if name == "sensor-logger":
         logger = SensorLogger()
         return lambda body, time: logger(body)
@@ -80,8 +82,8 @@ class Decoders:
         self._source = source
         self._decoders: dict[tuple[str, str], Decode] = {}
 
-    def __call__(self, arrival: Arrival) -> Message:
-        """The message of an arrival.
+    def __call__(self, arrival: Arrival) -> tuple[Message, ...]:
+        """The messages of an arrival, most often one.
 
         Raises:
             InputError: it is none of its format.

@@ -10,7 +10,7 @@ beyond that: readings that come so much out of order are put in their place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,16 +19,15 @@ from numpy.typing import NDArray
 
 from edgeseq.errors import InputError
 from edgeseq.manifest import Input
+from edgeseq.signal.elsewhere import Elsewhere
 from edgeseq.signal.layout import Layout, check_frame
 from edgeseq.signal.readings import FRAME, SECOND, Reading, is_possible, quantity
 from edgeseq.signal.track import Around, Track
 
 LOOKED = 1.0  # seconds of a stream after which a sensor that has said nothing is missing
-JUMP = (
-    2.0  # seconds by which a reading is older than the newest, beyond ``reorder``, so that a clock may have gone back
-)
-BACK = 1.0  # seconds of such readings alone, after which it has
+QUIET = 10.0  # seconds by which a sensor is behind the others, after which it has fallen silent
 KEPT = 30.0  # seconds of readings that wait for a sensor that says nothing
+CROWD = 20_000  # readings of a sensor that may wait: more than any gives in that time
 LONG = 1.75  # times the usual between two readings, beyond which a frame between them is marked
 
 
@@ -78,8 +77,6 @@ class Framer:
         self._layout, self._rate = Layout(source.channels, source.signs), source.rate
         self._period = int(SECOND / source.rate)
         self._gap, self._reorder = round(max_gap * SECOND), round(reorder * SECOND)
-        self._units: dict[str, str] = {}
-        self._old: list[Reading] = []  # far behind the newest: late, or of a clock that went back
         self._begin()
 
     @property
@@ -90,8 +87,11 @@ class Framer:
     @property
     def missing(self) -> str:
         """What keeps this stream from being framed, in words: a sensor that it lacks; "" while nothing does."""
+        if self._sources:
+            silent = [] if self._anchor is not None else self._silent()
+            return f"{' and '.join(silent)}, whose times are far behind the others'" if silent else ""
         seen = [track.times for track in self._tracks.values() if track.times]
-        if self._sources or not seen or max(map(_last, seen)) - min(map(_first, seen)) < LOOKED * SECOND:
+        if not seen or max(map(_last, seen)) - min(map(_first, seen)) < LOOKED * SECOND:
             return self._lacked
         return self._layout.missing(self._tracks)
 
@@ -106,24 +106,29 @@ class Framer:
         ``late``: the sender says that newer ones have come already, so that no clock has gone back.
 
         Raises:
-            InputError: a reading of another width or unit than its sensor's first one.
+            InputError: a reading of another width or unit than its sensor has; none of them is taken.
         """
-        made: list[Frame | Gap] = []
-        for reading in sorted(readings, key=lambda reading: reading.time):
-            self.counts.readings += 1
-            if not self._is_sound(reading):
+        came = sorted(readings, key=_time)
+        rows = [self._row(reading) for reading in came]
+        self.counts.readings += len(came)
+        self._elsewhere.turn()
+        for reading, row in zip(came, rows, strict=True):
+            if row is None:
                 self.counts.impossible += 1
-            elif self._is_old(reading):
-                made += self._set_aside(reading, late)
             else:
-                self.counts.late += len(self._old)
-                self._old = []
-                self._take(reading)
-        return made + list(self._frames())
+                self._take(reading, row, late)
+        made = list(self._frames())
+        if self._elsewhere.is_where_the_clock_is(self._sources or self._tracks):
+            made += self._follow()
+        return made
 
     def flush(self) -> list[Frame | Gap]:
         """What frames there are up to the last reading of every sensor, for nothing comes any more."""
-        made, lacked = list(self._frames(ended=True)), self.missing
+        if self._elsewhere.is_where_the_clock_is(self._sources or self._tracks, ended=True):
+            followed = self._follow()
+        else:
+            followed = []
+        made, lacked = [*followed, *self._frames(ended=True)], self.missing
         self._begin()
         self._lacked = lacked
         return made
@@ -134,11 +139,11 @@ class Framer:
         self._anchor: int | None = None
         self._made = 0  # frames since the anchor
         self._done: int | None = None  # the time of the last one
-        self._newest: int | None = None
+        self._elsewhere = Elsewhere(self._reorder)
         self._lacked = ""  # what kept a stream that has ended from being framed
 
-    def _is_sound(self, reading: Reading) -> bool:
-        """Whether a reading can be true.
+    def _row(self, reading: Reading) -> tuple[float, ...] | None:
+        """A reading's values as the model has them; None where they cannot be true.
 
         Raises:
             InputError: it is of another kind than it should be, which is no slip of a sensor.
@@ -147,49 +152,66 @@ class Framer:
             check_frame(reading.values, self._layout.channels)
             limited = zip(reading.values, self._layout.channels, strict=True)
             parts = [Reading(FRAME, 0, (value,), channel.unit) for value, channel in limited]
-            return all(map(is_possible, parts))
+            return self._layout.read(reading) if all(map(is_possible, parts)) else None
         if len(reading.values) != 3 or quantity(reading.unit) is None:
             raise InputError(
                 f"{reading.sensor} gave {len(reading.values)} values in {reading.unit!r}: three are needed, in g, "
                 "m/s², rad/s or deg/s"
             )
-        if self._units.setdefault(reading.sensor, reading.unit) != reading.unit:
-            raise InputError(f"{reading.sensor} came in {self._units[reading.sensor]}, and now in {reading.unit}")
-        return is_possible(reading)
+        row = self._layout.read(reading)
+        return row if is_possible(reading) else None
 
-    def _is_old(self, reading: Reading) -> bool:
-        return self._newest is not None and reading.time < self._newest - self._reorder - JUMP * SECOND
-
-    def _set_aside(self, reading: Reading, late: bool) -> list[Frame | Gap]:
-        """Keep a reading from long ago apart: where nothing else comes any more, the sender's clock went back."""
-        if late:
+    def _take(self, reading: Reading, row: tuple[float, ...], late: bool) -> None:
+        track = self._tracks.get(reading.sensor)
+        place = self._elsewhere.place(reading.time, track.newest) if track is not None and track.newest else 0
+        if place < 0 and late:
             self.counts.late += 1
-            return []
-        self._old.append(reading)
-        times = [old.time for old in self._old]
-        if max(times) - min(times) < BACK * SECOND:
-            return []
-        held, newest = self._old, self._newest or 0
-        self._old = []
+        elif place:
+            self._count_strays(*self._elsewhere.add(reading, row, place))
+        else:
+            self._count_strays(*self._elsewhere.leave(reading.sensor))
+            self._place(reading, row)
+
+    def _place(self, reading: Reading, row: tuple[float, ...]) -> None:
+        track = self._tracks.setdefault(reading.sensor, Track())
+        if self._done is not None and reading.time <= self._done:
+            self.counts.late += 1
+        elif len(track.times) >= CROWD:
+            self.counts.impossible += 1
+        elif not track.add(reading.time, row):
+            self.counts.doubled += 1
+
+    def _count_strays(self, behind: int, ahead: int) -> None:
+        self.counts.late += behind
+        self.counts.impossible += ahead
+
+    def _follow(self) -> list[Frame | Gap]:
+        """Go where the sender's clock is: what there was is ended, and the readings from there begin anew."""
+        held, newest = self._elsewhere.held(), self._newest()
         made = list(self._frames(ended=True))
         self._begin()
         self.counts.gaps += 1
-        back = (newest - min(times)) / SECOND
-        made.append(Gap(newest, back, f"the sender's clock went back by {back:.1f} s"))
-        for old in sorted(held, key=lambda old: old.time):
-            self._take(old)
-        return made
+        seconds = (held[0][0].time - newest) / SECOND
+        why = (
+            f"nothing came for {seconds:.2f} s" if seconds > 0 else f"the sender's clock went back by {-seconds:.1f} s"
+        )
+        made.append(Gap(newest, abs(seconds), why))
+        for reading, row in held:
+            self._place(reading, row)
+        return [*made, *self._frames()]
 
-    def _take(self, reading: Reading) -> None:
-        if self._done is not None and reading.time <= self._done:
-            self.counts.late += 1
-            return
-        track = self._tracks.setdefault(reading.sensor, Track())
-        if not track.add(reading.time, tuple(map(float, reading.values))):
-            self.counts.doubled += 1
-        self._newest = reading.time if self._newest is None else max(self._newest, reading.time)
+    def _newest(self) -> int:
+        return max((track.newest for track in self._tracks.values()), default=0)
+
+    def _silent(self) -> list[str]:
+        """The sensors of frames that have said nothing while others that the model could read have gone on."""
+        newest = {name: track.newest for name, track in self._tracks.items() if self._layout.reads(name)}
+        behind = max(newest.values(), default=0) - round(QUIET * SECOND) - self._reorder
+        return [name for name in self._sources if newest[name] < behind]
 
     def _frames(self, *, ended: bool = False) -> Iterator[Frame | Gap]:
+        if self._anchor is not None and (silent := self._silent()):
+            yield self._without(silent)
         if not self._sources:
             self._sources = self._layout.sources(self._tracks) or ()
         tracks = [self._tracks[name] for name in self._sources]
@@ -226,7 +248,7 @@ class Framer:
             name: track.value(time, side, self._period)
             for name, track, side in zip(self._sources, tracks, sides, strict=True)
         }
-        row = np.array(self._layout.row(values, self._units), np.float32)
+        row = np.array(self._layout.row(values), np.float32)
         bridged = any(
             side.apart > LONG * max(track.usual, self._period) for track, side in zip(tracks, sides, strict=True)
         )
@@ -245,14 +267,29 @@ class Framer:
         seconds = hole.apart / SECOND
         return Gap(hole.left, seconds, f"nothing came for {seconds:.2f} s")
 
+    def _without(self, silent: Sequence[str]) -> Gap:
+        """Begin anew without sensors that have fallen silent; where the model needs them, nothing comes of it."""
+        last = self._done or 0
+        for name in silent:
+            del self._tracks[name]
+        for track in self._tracks.values():
+            track.forget(last + 1)
+        self._sources, self._anchor = (), None
+        self.counts.gaps += 1
+        return Gap(last, QUIET, f"{' and '.join(silent)} fell silent {QUIET:.0f} s ago")
+
     def _forget(self) -> None:
         """Drop what no frame reads any more, and what has waited too long for a sensor that says nothing."""
-        oldest = (self._newest or 0) - round(KEPT * SECOND) - self._gap - self._reorder
+        oldest = self._newest() - round(KEPT * SECOND) - self._gap - self._reorder
         for track in self._tracks.values():
             read = None if self._done is None else track.around(self._done)
             if read is not None and self._done is not None:
                 track.forget(min(read.left, self._done - self._period))
             track.forget(oldest)
+
+
+def _time(reading: Reading) -> int:
+    return reading.time
 
 
 def _first(times: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""Which sensors a model's channels are: what a stream must have before there can be a frame."""
+"""Which sensors a model's channels are: what a stream must have before there can be a frame, and in which units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeseq.errors import InputError
 from edgeseq.manifest import Channel
-from edgeseq.signal.readings import ACCELERATION, FRAME, GRAVITY, GYROSCOPE, MOTION, factor, quantity
+from edgeseq.signal.readings import ACCELERATION, FRAME, GRAVITY, GYROSCOPE, MOTION, Reading, factor, quantity
 
 _AXES = "xyz"
 _SENSORS = {"acceleration": ACCELERATION, "turning": GYROSCOPE}
@@ -35,6 +35,9 @@ class Layout:
         found = [_place(channel) for channel in channels]
         known = [place for place in found if place is not None]
         self._places = tuple(known) if len(known) == len(found) else ()
+        self._units: dict[str, dict[int, str]] = {}  # by sensor and axis
+        for place, channel in zip(self._places, self.channels, strict=False):  # none, where all come together
+            self._units.setdefault(place.sensor, {})[place.axis] = channel.unit
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -69,20 +72,37 @@ class Layout:
             lacks[lacks.index(ACCELERATION)] = "gravity (the acceleration comes without it)"
         return " and ".join(f"the {name}" if name == GYROSCOPE else name for name in lacks)
 
-    def row(self, values: dict[str, tuple[float, ...]], units: dict[str, str]) -> list[float]:
-        """A frame of the sensors' ``values`` in their ``units``, in the model's channels and units.
+    def reads(self, sensor: str) -> bool:
+        """Whether frames may be made of what a sensor says."""
+        return sensor == FRAME or _kind(sensor) in self._units
+
+    def read(self, reading: Reading) -> tuple[float, ...]:
+        """A reading's values in the units and with the signs of the model's channels, where it reads the sensor.
 
         Raises:
-            InputError: a sensor's unit is not that of what it measures.
+            InputError: the reading's unit is not that of what its sensor measures.
         """
+        kind = _kind(reading.sensor)
+        units = self._units.get(kind)
+        if units is None or reading.sensor == FRAME:
+            return tuple(map(float, reading.values))
+        sign, any_unit = (self._sign if kind == ACCELERATION else 1.0), next(iter(units.values()))
+        scales = [factor(reading.unit, units.get(axis, any_unit)) for axis in range(len(reading.values))]
+        return tuple(sign * value * scale for value, scale in zip(reading.values, scales, strict=True))
+
+    def row(self, values: dict[str, tuple[float, ...]]) -> list[float]:
+        """A frame, in the order of the model's channels, of the sensors' values as :meth:`read` gives them."""
         if FRAME in values:
             return list(values[FRAME])
-        row = []
-        for place, channel in zip(self._places, self.channels, strict=True):
-            parts = (place.sensor,) if place.sensor in values else (MOTION, GRAVITY)
-            value = sum(values[part][place.axis] * factor(units[part], channel.unit) for part in parts)
-            row.append(self._sign * value if place.sensor == ACCELERATION else value)
-        return row
+        return [
+            sum(values[part][place.axis] for part in ((place.sensor,) if place.sensor in values else (MOTION, GRAVITY)))
+            for place in self._places
+        ]
+
+
+def _kind(sensor: str) -> str:
+    """The sensor that a model's channels name: of what an acceleration comes in parts, too."""
+    return GYROSCOPE if sensor == GYROSCOPE else ACCELERATION
 
 
 def _place(channel: Channel) -> Place | None:

@@ -31,10 +31,16 @@ class Around(NamedTuple):
 
 
 class Track:
-    """Readings of one sensor. Times are in nanoseconds; values of a reading are as many as of the first."""
+    """Readings of one sensor. Times are in nanoseconds; values of a reading are as many as of the first.
+
+    Attributes:
+        times: of the readings that are kept.
+        newest: the latest time that was ever added; 0 before that.
+    """
 
     def __init__(self) -> None:
         self.times: list[int] = []
+        self.newest = 0
         self._values: dict[int, tuple[float, ...]] = {}
         self._between: deque[int] = deque(maxlen=RECENT)
         self._settled: int | None = None
@@ -57,6 +63,7 @@ class Track:
             return False
         insort(self.times, time)
         self._values[time] = values
+        self.newest = max(self.newest, time)
         return True
 
     def around(self, time: int) -> Around | None:

@@ -115,8 +115,8 @@ def test_a_damaged_line_and_a_file_that_is_not_there_are_said(tmp_path):
 def test_each_channel_has_a_decoder_of_its_own():
     decoders = Decoders(WATCH)
     decoders(Arrival(0, "lines", b"az,ay,ax", "a"))
-    (first,) = decoders(Arrival(0, "lines", b"1,2,3", "a")).readings
-    (second,) = decoders(Arrival(0, "lines", b"1,2,3", "b")).readings
+    ((first,),) = [found.readings for found in decoders(Arrival(0, "lines", b"1,2,3", "a"))]
+    ((second,),) = [found.readings for found in decoders(Arrival(0, "lines", b"1,2,3", "b"))]
     assert (first.values, second.values) == ((3.0, 2.0, 1.0), (1.0, 2.0, 3.0))
 
 
@@ -138,7 +138,7 @@ def test_each_channel_has_a_decoder_of_its_own():
     ],
 )
 def test_each_format_is_known_by_its_name(format_, body):
-    (reading,) = Decoders(WATCH)(Arrival(5, format_, body.encode())).readings
+    ((reading,),) = [found.readings for found in Decoders(WATCH)(Arrival(5, format_, body.encode()))]
     assert reading.values == (1.0, 2.0, 3.0)
 
 

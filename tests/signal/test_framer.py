@@ -232,6 +232,35 @@ def test_a_clock_that_goes_back_begins_anew():
     assert len(made) == 301
 
 
+def test_a_clock_that_is_set_ahead_is_a_hole():
+    times = [at(number) for number in range(100)] + [at(number) + 3600 * SECOND for number in range(100)]
+    target = framer()
+    made = fed(target, [[reading] for reading in motion(times)])
+    (gap,) = [each for each in made if isinstance(each, Gap)]
+    assert gap.why == "nothing came for 3598.02 s"
+    assert len(made) == 201
+
+
+def test_sensors_whose_batches_come_far_apart_are_put_together():
+    readings = motion([at(number) for number in range(2000)])
+    batches = []
+    for begin in range(0, 2000, 250):  # five seconds of one, then five of the other
+        part = readings[2 * begin : 2 * (begin + 250)]
+        batches += [[r for r in part if r.sensor == sensor] for sensor in (GYROSCOPE, ACCELERATION)]
+    assert same(fed(framer(), batches), fed(framer(), [[reading] for reading in readings]))
+
+
+def test_a_late_message_of_a_second_turns_no_clock_back():
+    readings = motion([at(number) for number in range(600)])
+    target = framer()
+    made = target.push(readings[:1000])
+    made += target.push(readings[:160])  # 1.6 s, eight seconds late
+    made += target.push(readings[1000:]) + target.flush()
+    assert len(made) == 600
+    assert all(isinstance(each, Frame) for each in made)
+    assert target.counts.late == 160
+
+
 def test_readings_that_the_sender_calls_late_turn_no_clock_back():
     target = framer()
     target.push(motion([at(number) for number in range(500)]))
@@ -240,32 +269,62 @@ def test_readings_that_the_sender_calls_late_turn_no_clock_back():
     assert all(isinstance(each, Frame) for each in target.push(motion([at(number) for number in range(500, 600)])))
 
 
-def test_a_reading_from_the_future_costs_two_gaps_and_no_more():
-    stray = Reading(ACCELERATION, at(10**9), (0.0, 0.0, 0.0), "g")
-    made = fed(
-        framer(),
-        [
-            *([reading] for reading in motion([at(n) for n in range(100)])),
-            [stray],
-            *([reading] for reading in motion([at(n) for n in range(100, 400)])),
-        ],
-    )
-    assert sum(isinstance(each, Gap) for each in made) <= 2
-    assert sum(isinstance(each, Frame) for each in made) >= 395
+@pytest.mark.parametrize("sensor", [ACCELERATION, GYROSCOPE])
+def test_a_reading_from_the_future_costs_nothing(sensor):
+    stray = Reading(sensor, at(10**9), (0.0, 0.0, 0.0), "g" if sensor == ACCELERATION else "rad/s")
+    ordered = [[reading] for reading in motion([at(number) for number in range(400)])]
+    target = framer()
+    assert same(fed(target, [*ordered[:200], [stray], *ordered[200:]]), fed(framer(), ordered))
+    assert target.counts.impossible == 1
 
 
-def test_a_silent_sensor_costs_bounded_memory_and_the_stream_goes_on_when_it_speaks_again():
+def test_a_sensor_that_falls_silent_is_said_and_named_and_the_stream_goes_on_when_it_speaks_again():
     target = framer()
     target.push(motion([at(number) for number in range(100)]))
-    sizes = []
+    sizes, gaps = [], []
     for minute in range(1, 6):
-        times = [at(number) for number in range(3000 * minute, 3000 * (minute + 1))]
-        assert target.push([r for r in motion(times) if r.sensor == ACCELERATION]) == []
-        sizes.append(sum(len(track.times) for track in target._tracks.values()))
-    assert max(sizes) <= 100 * 60
-    made = target.push(motion([at(number) for number in range(3000 * 6, 3000 * 6 + 100)]))
+        times = [at(number) for number in range(3000 * (minute - 1) + 100, 3000 * minute + 100)]
+        for begin in range(0, 3000, 50):
+            gaps += target.push([r for r in motion(times[begin : begin + 50]) if r.sensor == ACCELERATION])
+            sizes.append(sum(len(track.times) for track in target._tracks.values()))
+    (gap,) = gaps
+    assert gap.why == "gyroscope fell silent 10 s ago"
+    assert target.missing == "the gyroscope"
+    assert max(sizes) <= 50 * 32
+    made = target.push(motion([at(number) for number in range(15_100, 15_200)]))
     assert [type(each) for each in made[-90:]] == [Frame] * 90
-    assert sum(isinstance(each, Gap) for each in made) >= 1
+    assert target.missing == ""
+
+
+def test_a_stream_goes_on_with_what_another_sensor_says_in_place_of_one_that_fell_silent():
+    target = framer(channels=WATCH[:3])
+    both = motion([at(number) for number in range(100)])
+    target.push([reading for reading in both if reading.sensor == ACCELERATION])
+    made = []
+    for number in range(100, 1000):
+        apart = [Reading(MOTION, at(number), (0.0, 0.0, 0.0), "g"), Reading(GRAVITY, at(number), (0.0, 0.0, 1.0), "g")]
+        made += target.push(apart)
+    assert [each.values.tolist() for each in made[-50:]] == [[0, 0, 1]] * 50
+
+
+def test_sensors_of_two_clocks_are_named():
+    target = framer()
+    ahead = [
+        reading._replace(time=reading.time + (3600 * SECOND if reading.sensor == GYROSCOPE else 0))
+        for reading in motion([at(number) for number in range(200)])
+    ]
+    made = [each for reading in ahead for each in target.push([reading])]
+    assert made == []
+    assert target.missing == "acceleration, whose times are far behind the others'"
+
+
+def test_a_flood_of_one_sensor_takes_bounded_memory():
+    target = framer()
+    for begin in range(0, 100_000, 10_000):
+        times = range(START + begin, START + begin + 10_000)
+        target.push([Reading(ACCELERATION, time, (0.0, 0.0, 1.0), "g") for time in times])
+    assert sum(len(track.times) for track in target._tracks.values()) <= 20_000
+    assert target.counts.impossible == 80_000
 
 
 def test_a_long_stream_takes_no_more_memory():
@@ -282,14 +341,27 @@ def test_a_long_stream_takes_no_more_memory():
         (Reading(ACCELERATION, START, (0.0, 1.0), "g"), "2 values"),
         (Reading(ACCELERATION, START, (0.0, 1.0, 2.0), "bar"), "'bar'"),
         (Reading(FRAME, START, (0.0,) * 5, ""), "5 values came: 6 are needed"),
-        (Reading(ACCELERATION, START + 9, (0.0, 1.0, 2.0), "m/s²"), "came in g, and now in m/s²"),
+        (Reading(GYROSCOPE, START, (0.0, 1.0, 2.0), "g"), "unit 'g' cannot be made 'rad/s'"),
     ],
 )
 def test_a_reading_of_another_kind_is_refused(reading, said):
     target = framer()
     target.push([Reading(ACCELERATION, START, (0.0, 0.0, 1.0), "g")])
     with pytest.raises(InputError, match=said):
-        target.push([reading])
+        target.push([Reading(ACCELERATION, START + 9, (0.0, 0.0, 1.0), "g"), reading])
+    assert target.counts.readings == 1
+
+
+def test_a_sensor_may_change_its_unit():
+    readings = motion([at(number) for number in range(100)])
+    changed = [
+        reading._replace(unit="m/s²", values=tuple(G * value for value in reading.values))
+        if reading.sensor == ACCELERATION and reading.time >= at(50)
+        else reading
+        for reading in readings
+    ]
+    wanted, found = fed(framer(), [readings]), fed(framer(), [changed])
+    np.testing.assert_allclose([frame.values for frame in found], [frame.values for frame in wanted], rtol=1e-6)
 
 
 def test_the_delay_that_frames_are_given_is_said():

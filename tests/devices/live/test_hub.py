@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from edgeseq.devices.engines import as_folder
-from edgeseq.devices.live.hub import KEPT, WEARERS, Hub
+from edgeseq.devices.live.hub import WEARERS, Hub, TooBusy
+from edgeseq.devices.live.view import KEPT
 from edgeseq.devices.live.wearer import Answered, Wearer, check_alike
 from edgeseq.errors import InputError
 from edgeseq.manifest import Channel, Input, Normalization
 from edgeseq.signal.arrivals import Arrival, Decoders, read_capture, write_arrival
 from edgeseq.signal.framer import Gap
-from edgeseq.signal.readings import G
+from edgeseq.signal.readings import SECOND, G
 from edgeseq.signal.senders.frames import line_of
+from edgeseq.signal.senders.message import MAX_BYTES
 
 
 def said(events):
@@ -133,7 +136,7 @@ def test_a_look_has_only_what_is_new_and_no_more_than_is_kept(hub, arrivals):
 def test_what_is_no_message_is_counted_and_the_stream_goes_on(hub, arrivals):
     hub.put(arrivals[0])
     with pytest.raises(InputError, match="not a line of a frame"):
-        hub.put(Arrival(0, "lines", b"{", "watch"))
+        hub.put(Arrival(0, "lines", b"{", "watch")).result()
     hub.put(arrivals[1])
     hub.end()
     seen = hub.look({})
@@ -153,13 +156,50 @@ def test_readings_of_another_kind_are_counted_and_the_thread_lives(hub):
     assert "gave 2 values" in seen["why"]
 
 
-def test_more_streams_than_are_answered_are_refused(hub):
+def test_more_streams_than_are_answered_are_refused_until_one_has_been_silent(hub):
     for number in range(WEARERS + 1):
-        hub.put(Arrival(0, "espruino", b"A,0,0,100\n", f"watch {number}"))
+        hub.put(Arrival(number * SECOND, "espruino", b"A,0,0,100\n", f"watch {number}"))
     hub.end()
     seen = hub.look({})
     assert len(seen["streams"]) == WEARERS
     assert "one more stream" in seen["why"]
+    hub.put(Arrival(61 * SECOND, "espruino", b"A,0,0,100\n", "late")).result()
+    assert list(hub.look({})["streams"]) == [*(f"watch {number}" for number in range(1, WEARERS)), "late"]
+
+
+def test_a_message_without_readings_is_no_stream_and_a_name_without_end_is_refused(hub):
+    hub.put(Arrival(0, "lines", b"time,ax,ay,az,wx,wy,wz", "header")).result()
+    with pytest.raises(InputError, match="a sender's name of 1,000 characters"):
+        hub.put(Arrival(0, "espruino", b"A,0,0,100\n", "x" * 1000)).result()
+    assert hub.look({})["streams"] == {}
+
+
+def test_too_much_that_waits_is_said_and_lost(models, arrivals):
+    held, go = threading.Event(), threading.Event()
+
+    def wait(*_):
+        held.set()
+        go.wait(30)
+
+    hub = Hub(models, engine="numpy", on_event=wait)
+    for arrival in arrivals[:4]:
+        hub.put(arrival)
+    assert held.wait(30)
+    big = Arrival(0, "lines", b" " * MAX_BYTES, "watch")
+
+    def fill():
+        for _ in range(100):
+            hub.put(big)
+
+    with pytest.raises(TooBusy, match="this machine is too slow"):
+        fill()
+    assert 25 < hub._queue.qsize() < 40
+    go.set()
+    hub.end()
+    assert hub.look({})["refused"] == 1
+    hub.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        hub.put(arrivals[0])
 
 
 def test_what_is_recorded_is_read_back_to_the_same_answers(models, hub, arrivals, answers, tmp_path):
@@ -176,9 +216,63 @@ def test_what_is_recorded_is_read_back_to_the_same_answers(models, hub, arrivals
         hub.record(tmp_path / "no" / "capture.jsonl")
 
 
+def tables(recording, frames):
+    """A comma-separated table with a header, of which some lines are none."""
+    yield Arrival(0, "lines", b"time,wx,wy,wz,ax,ay,az", "table")
+    for number, (ax, ay, az, wx, wy, wz) in enumerate(recording.x[:frames].astype(float).tolist()):
+        time = number * SECOND // 50
+        yield Arrival(time, "lines", f"{10**18 + time},{wx},{wy},{wz},{ax},{ay},{az}".encode(), "table")
+        if number % 100 == 7:
+            yield Arrival(time, "lines", b"no, line", "table")
+
+
+def test_a_recording_begun_in_the_middle_is_read_back_to_the_answers_from_there_on(models, recording, tmp_path):
+    """Of streams whose headers, units and states came before; what is no message is in it too."""
+    file, events = tmp_path / "capture.jsonl", {}
+    hub = Hub(models, engine="numpy", on_event=lambda name, event: events.setdefault(name, []).append(event))
+    pushed = as_an_apple_watch_sends(recording, 10)
+    for number, message in enumerate(pushed):
+        pushed[number] = msgspec.structs.replace(message, time=number * SECOND // 5)
+    ordered = sorted([*tables(recording, len(recording.x)), *pushed], key=lambda arrival: arrival.time)
+    middle = len(ordered) * 3 // 4
+    for arrival in ordered[:middle]:
+        hub.put(arrival, wait=True)
+    hub.record(file)
+    told = {name: len(each) for name, each in events.items()}
+    for arrival in ordered[middle:]:
+        hub.put(arrival, wait=True)
+    hub.record(None)
+    hub.end()
+    hub.close()
+    assert any(arrival.body == b"no, line" for arrival in read_capture(file))
+    again = streamed(models, read_capture(file))
+    assert set(again) == set(events) == {"table", "wrist, wrist motion"}
+    for name, each in events.items():
+        later = said(each[told[name] :])
+        assert len(later) > 300
+        assert said(again[name])[-len(later) :] == later
+    counts = hub.look({})["streams"]["table"]["counts"]
+    assert counts["frames"] == len(recording.x)
+    assert counts["gaps"] == 0
+
+
+def test_the_time_that_is_shown_only_rises_whatever_the_senders_clock_does(hub, recording):
+    rows = recording.x.astype(float).tolist()
+    for begin in (3600, 0, 10**9):
+        for number, row in enumerate(rows[:200]):
+            time = begin * SECOND + number * SECOND // 50
+            hub.put(Arrival(time, "lines", line_of(time, row), "watch"), wait=True)
+    hub.end()
+    seen = hub.look({})["streams"]["watch"]
+    times = [row[0] for row in seen["frames"]]
+    assert times == sorted(times)
+    assert 11 < times[-1] < 15
+    assert [gap["why"].split()[0] for gap in seen["gaps"]] == ["the", "nothing"]
+
+
 def test_a_full_disk_ends_the_recording_and_not_the_stream(hub, arrivals, tmp_path):
-    (tmp_path / "full").symlink_to("/dev/full")
-    hub._capture = (tmp_path / "full", (tmp_path / "full").open("wb", buffering=0))
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  # which the hub closes
+    hub._capture._file = (tmp_path / "full", full)
     for arrival in arrivals[:50]:
         hub.put(arrival, wait=True)
     hub.end()
@@ -237,4 +331,5 @@ def test_a_model_that_cannot_be_opened_is_refused_before_anything_comes(models):
 
 def test_the_decoders_of_a_hub_are_those_of_its_model():
     source = Input((Channel("x", ""),), 10.0, Normalization((0.0,), (1.0,)))
-    assert Decoders(source)(Arrival(0, "lines", b"1")).readings[0].values == (1.0,)
+    (found,) = Decoders(source)(Arrival(0, "lines", b"1"))
+    assert found.readings[0].values == (1.0,)

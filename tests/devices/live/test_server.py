@@ -22,10 +22,13 @@ import uvicorn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from edgeseq.devices.live.hub import TooBusy
 from edgeseq.devices.live.server import application
 from edgeseq.signal.senders.message import MAX_BYTES
 
 from .conftest import capture_in
+
+PUSHED = "watch, wrist motion"  # the stream of what Sensor Logger pushes here
 
 
 class Served(NamedTuple):
@@ -97,11 +100,11 @@ def test_what_sensor_logger_pushes_is_answered_and_seen(serve, hub):
     for number in range(3):
         assert served.ask("POST", "/sensor-logger", message(number)) == (200, '{"ok":true}')
     with served.look() as page:
-        stream = json.loads(page.recv())["streams"]["watch"]
+        stream = json.loads(page.recv())["streams"][PUSHED]
         deadline = time.monotonic() + 10
         while stream["counts"]["frames"] < 140 and time.monotonic() < deadline:
-            page.send(json.dumps({"since": {"watch": stream["number"]}}))
-            stream = json.loads(page.recv())["streams"]["watch"]
+            page.send(json.dumps({"since": {PUSHED: stream["number"]}}))
+            stream = json.loads(page.recv())["streams"][PUSHED]
     assert stream["counts"]["frames"] >= 140
     assert stream["answer"]["label"]
     assert stream["step_us"]["p99"] >= stream["step_us"]["p50"] > 0
@@ -116,6 +119,15 @@ def test_a_malformed_message_is_answered_400_and_counted(serve, hub, body):
     assert status == 400
     assert "not a message of Sensor Logger" in json.loads(said)["error"]
     assert hub.look({})["refused"] == 1
+
+
+def test_a_message_that_would_have_to_wait_too_long_is_answered_503(serve, hub, monkeypatch):
+    def busy(*_, **__):
+        raise TooBusy("1,000 messages wait")
+
+    served = serve()
+    monkeypatch.setattr(hub, "put", busy)
+    assert served.ask("POST", "/sensor-logger", message()) == (503, '{"error":"1,000 messages wait"}')
 
 
 def test_a_body_is_read_no_further_than_a_message_may_be_long(serve):
@@ -134,12 +146,12 @@ def test_a_model_is_chosen_and_a_recording_made_from_the_page(serve, hub, tmp_pa
     assert served.ask("POST", "/record", {"on": True})[0] == 200
     served.ask("POST", "/sensor-logger", message())
     hub.end()
-    assert served.ask("POST", "/model", {"stream": "watch", "model": "har_watch_fp32"})[0] == 200
-    assert hub.look({})["streams"]["watch"]["model"] == "har_watch_fp32"
-    status, said = served.ask("POST", "/model", {"stream": "watch", "model": "../../etc/passwd"})
+    assert served.ask("POST", "/model", {"stream": PUSHED, "model": "har_watch_fp32"})[0] == 200
+    assert hub.look({})["streams"][PUSHED]["model"] == "har_watch_fp32"
+    status, said = served.ask("POST", "/model", {"stream": PUSHED, "model": "../../etc/passwd"})
     assert status == 400
     assert "har_watch" in said
-    assert served.ask("POST", "/model", {"stream": "watch"})[0] == 400
+    assert served.ask("POST", "/model", {"stream": PUSHED})[0] == 400
     assert served.ask("POST", "/record", {"on": False}) == (200, '{"recording":null}')
     assert capture_in(tmp_path).stat().st_size > 1000
 
