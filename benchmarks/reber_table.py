@@ -224,6 +224,11 @@ def speed_table(rows: Sequence[Row]) -> str:
     return markdown(["cell", "model", "gone", "test", "parameters", "MACs", "kB", *timed], lines, words=2)
 
 
+def refused_cells(rows: Sequence[Row]) -> list[str]:
+    """The cells that no stream can be answered with, whose steps have no times therefore."""
+    return [cell for cell in CELLS if any("refused" in row.facts for row in found(rows, "speed", cell))]
+
+
 def graph_table(rows: Sequence[Row]) -> str:
     """Mean test accuracy of the graphs of each kind, beside the thesis's."""
     lines = []

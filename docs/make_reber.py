@@ -70,10 +70,12 @@ Per cell the dense model, that with the largest share of weights set to 0, and t
 taken out, both of 10, 20 … 90 %, whose accuracy on the validation strings is within 0.1 points of the dense model's
 after one epoch of training. Test accuracy, what is there, and the median time of a step: in a tight loop, and paced at
 100 letters a second. The models of a cell were timed in turns, in one process; in brackets how many times faster than
-the dense one. Zeros are products like all others to both engines.
+the dense one. Zeros are products like all others to both engines.{refused}
 
 {table}
 """
+REFUSED = """ No times of {cells}: its state grows without bound when strings follow each
+other without a reset, as they do in a stream, and `edgeseq export` refuses it ("is not stable")."""
 WIRED = """
 ## Wired by random graphs
 
@@ -113,7 +115,7 @@ def document(rows: Sequence[Any] | None = None) -> str:
         BASE.format(table=tables.base_table(rows) or NOT_YET),
         WEIGHTS.format(table=tables.ladder_table(rows, "weights") or NOT_YET),
         UNITS.format(table=tables.ladder_table(rows, "units") or NOT_YET),
-        SPEED.format(table=tables.speed_table(rows) or NOT_YET),
+        SPEED.format(table=tables.speed_table(rows) or NOT_YET, refused=refused(tables.refused_cells(rows))),
         WIRED.format(
             number=tables.NUMBER,
             training=tables.trained(rows, "graph"),
@@ -124,6 +126,11 @@ def document(rows: Sequence[Any] | None = None) -> str:
         ),
     ]
     return "".join(sections) + machines(rows)
+
+
+def refused(cells: Sequence[str]) -> str:
+    """What is said of cells that have no times."""
+    return REFUSED.format(cells=" and ".join(cells)) if cells else ""
 
 
 def machines(rows: Sequence[Any]) -> str:
