@@ -117,6 +117,7 @@ class Framer:
                 self.counts.impossible += 1
             else:
                 self._take(reading, row, late)
+        self._count_strays()
         made = list(self._frames())
         if self._elsewhere.is_where_the_clock_is(self._sources or self._tracks):
             made += self._follow()
@@ -124,11 +125,13 @@ class Framer:
 
     def flush(self) -> list[Frame | Gap]:
         """What frames there are up to the last reading of every sensor, for nothing comes any more."""
+        made: list[Frame | Gap] = []
         if self._elsewhere.is_where_the_clock_is(self._sources or self._tracks, ended=True):
-            followed = self._follow()
-        else:
-            followed = []
-        made, lacked = [*followed, *self._frames(ended=True)], self.missing
+            made += self._follow()
+        self._elsewhere.leave()
+        self._count_strays()
+        made += self._frames(ended=True)
+        lacked = self.missing
         self._begin()
         self._lacked = lacked
         return made
@@ -167,9 +170,9 @@ class Framer:
         if place < 0 and late:
             self.counts.late += 1
         elif place:
-            self._count_strays(*self._elsewhere.add(reading, row, place))
+            self._elsewhere.add(reading, row, place)
         else:
-            self._count_strays(*self._elsewhere.leave(reading.sensor))
+            self._elsewhere.leave(reading.sensor)
             self._place(reading, row)
 
     def _place(self, reading: Reading, row: tuple[float, ...]) -> None:
@@ -181,9 +184,11 @@ class Framer:
         elif not track.add(reading.time, row):
             self.counts.doubled += 1
 
-    def _count_strays(self, behind: int, ahead: int) -> None:
-        self.counts.late += behind
-        self.counts.impossible += ahead
+    def _count_strays(self) -> None:
+        strays = self._elsewhere
+        self.counts.late += strays.behind
+        self.counts.impossible += strays.ahead
+        strays.behind = strays.ahead = 0
 
     def _follow(self) -> list[Frame | Gap]:
         """Go where the sender's clock is: what there was is ended, and the readings from there begin anew."""

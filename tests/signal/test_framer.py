@@ -269,6 +269,15 @@ def test_readings_that_the_sender_calls_late_turn_no_clock_back():
     assert all(isinstance(each, Frame) for each in target.push(motion([at(number) for number in range(500, 600)])))
 
 
+def test_strays_at_the_end_are_counted():
+    target = framer()
+    target.push(motion([at(number) for number in range(200)]))
+    target.push([Reading(GYROSCOPE, at(10**9), (0.0, 0.0, 0.0), "rad/s")])
+    target.push([Reading(GYROSCOPE, at(-500), (0.0, 0.0, 0.0), "rad/s")])
+    target.flush()
+    assert (target.counts.impossible, target.counts.late) == (1, 1)
+
+
 @pytest.mark.parametrize("sensor", [ACCELERATION, GYROSCOPE])
 def test_a_reading_from_the_future_costs_nothing(sensor):
     stray = Reading(sensor, at(10**9), (0.0, 0.0, 0.0), "g" if sensor == ACCELERATION else "rad/s")
