@@ -39,6 +39,9 @@ from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.senders.message import MAX_BYTES
 
 EVERY = 0.1  # seconds between two looks of a page
+LOOKERS = 16  # pages at a time
+BODY_SECONDS = 10.0  # in which what is sent must have come
+UNREADABLE, LATER = 1003, 1013  # why a websocket is closed, as RFC 6455 and its registry have it
 LOCAL = frozenset({"localhost"})
 Handler = Callable[[Request], Awaitable[Response]]
 Asked = TypeVar("Asked")
@@ -144,16 +147,26 @@ def application(hub: Hub, *, recordings: Path, hosts: frozenset[str] = LOCAL, to
         await asyncio.to_thread(hub.record, file)
         return JSONResponse({"recording": name if asked.on else None})
 
+    lookers: set[WebSocket] = set()
+
     async def look(socket: WebSocket) -> None:
         await socket.accept()
+        if len(lookers) == LOOKERS:
+            await socket.close(LATER, f"{LOOKERS} pages look already: close one of them")
+            return
+        lookers.add(socket)
         since: dict[str, int] = {}
         try:
             while True:  # the page says how far it has come: one that is slow is asked less often
                 await socket.send_text(msgspec.json.encode(hub.look(since)).decode())
-                since = _decoded((await socket.receive_text()).encode(), _Since).since
+                since = (await _asked(socket)).since
                 await asyncio.sleep(EVERY)
-        except (WebSocketDisconnect, InputError):
+        except WebSocketDisconnect:
             return
+        except InputError as error:
+            await socket.close(UNREADABLE, str(error)[:100])
+        finally:
+            lookers.discard(socket)
 
     return Starlette(
         routes=[
@@ -173,6 +186,9 @@ def _answering(handle: Handler) -> Handler:
     async def handled(request: Request) -> Response:
         try:
             return await handle(request)
+        except asyncio.TimeoutError:
+            said = f"it did not come whole within {BODY_SECONDS:.0f} s"
+            return JSONResponse({"error": said}, 408, headers={"Connection": "close"})
         except _TooLong as error:
             return JSONResponse({"error": str(error)}, 413, headers={"Connection": "close"})
         except EdgeseqError as error:
@@ -186,14 +202,36 @@ class _TooLong(InputError):
 
 
 async def _body(request: Request) -> bytes:
-    """What was sent, read no further than a message may be long."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BYTES:
-            raise _TooLong(f"more than {MAX_BYTES:,} bytes came: send smaller batches")
-        parts.append(part)
-    return b"".join(parts)
+    """What was sent, read no further than a message may be long.
+
+    Raises:
+        InputError: it is longer.
+        TimeoutError: it does not come.
+    """
+
+    async def read() -> bytes:
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_BYTES:
+                raise _TooLong(f"more than {MAX_BYTES:,} bytes came: send smaller batches")
+            parts.append(part)
+        return b"".join(parts)
+
+    return await asyncio.wait_for(read(), BODY_SECONDS)
+
+
+async def _asked(socket: WebSocket) -> _Since:
+    """What a page asks for next.
+
+    Raises:
+        InputError: something else came.
+        WebSocketDisconnect: it has gone.
+    """
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    return _decoded((message.get("text") or "").encode(), _Since)
 
 
 def _decoded(body: bytes, kind: type[Asked]) -> Asked:

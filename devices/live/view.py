@@ -56,7 +56,9 @@ class View:
         if event.frame is None:
             return
         self._steps.append(event.step_ns)
-        row = [at, *event.frame.values.tolist(), *event.probabilities.tolist(), float(event.frame.bridged)]
+        labels = self.wearer.session.labels
+        chosen = labels.index(answer.label) if answer.label in labels else -1  # unknown
+        row = [at, *event.frame.values.tolist(), *event.probabilities.tolist(), float(event.frame.bridged), chosen]
         self._frames.append((next(self._number), row))
 
     def settle(self) -> None:
@@ -76,7 +78,11 @@ class View:
         }
 
     def look(self, since: int) -> tuple[dict[str, Any], tuple[list[int], list[int]]]:
-        """What is new since a number that an earlier look gave, and how things stand; the times taken, in ns."""
+        """What is new since a number that an earlier look gave, and how things stand; the times taken, in ns.
+
+        A frame is its time in seconds, its channels, the probabilities of the labels, whether it is bridged, and the
+        number of the answer's label, -1 for none.
+        """
         seen = {
             **self._standing,
             "number": self._frames[-1][0] if self._frames else 0,

@@ -35,6 +35,20 @@ WAIT = 60.0
 SHADES = ("light", "dark")
 
 
+END_OF_BAND = """
+    const band = document.querySelector("canvas.band"), said = document.querySelector(".answer strong").textContent;
+    const legend = [...document.querySelectorAll("figcaption span")].find((found) => found.textContent === said);
+    const [red, green, blue] = band.getContext("2d").getImageData(band.width - 8, band.height / 2 - 8, 1, 1).data;
+    return [`rgb(${red}, ${green}, ${blue})`, legend && getComputedStyle(legend.querySelector("i")).borderTopColor];
+"""
+COLOURS_OF_BAND = """
+    const band = document.querySelector("canvas.band"), found = new Set();
+    const row = band.getContext("2d").getImageData(0, 4, band.width, 1).data;
+    for (let i = 0; i < row.length; i += 4) if (row[i + 3] === 255) found.add(String(row.slice(i, i + 3)));
+    return found.size;
+"""
+
+
 class Page(NamedTuple):
     """A browser on the page of a running ``edgeseq stream``."""
 
@@ -87,28 +101,38 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     made.quit()
 
 
-Begin = Callable[..., Page]
+class Begin:
+    """Begins ``edgeseq stream`` with a page, and looks at it."""
+
+    def __init__(self, browser: Any, place: Path) -> None:
+        self.running: list[subprocess.Popen[str]] = []
+        self._browser, self._place = browser, place
+
+    def __call__(self, *arguments: str, port: str = "0", look: bool = True) -> Page:
+        command = [sys.executable, "-m", "edgeseq", "stream", *arguments, "--page", "--port", port]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=self._place)
+        self.running.append(process)
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if line.startswith("look at "))
+        url = line.split()[-1]
+        self._browser.get_log("browser")
+        if look:
+            self._browser.get(url)
+        return Page(self._browser, url)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
 
 
 @pytest.fixture
 def begin(browser: Any, tmp_path: Path) -> Iterator[Begin]:
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> Page:
-        command = [sys.executable, "-m", "edgeseq", "stream", *arguments, "--page", "--port", "0"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-        processes.append(process)
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith("look at "))
-        url = line.split()[-1]
-        browser.get_log("browser")
-        browser.get(url)
-        return Page(browser, url)
-
-    yield start
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+    made = Begin(browser, tmp_path)
+    yield made
+    for process in made.running:
+        if process.poll() is None:
+            end(process)
 
 
 @pytest.fixture
@@ -155,6 +179,45 @@ def test_the_charts_move_and_the_times_are_there(page):
     assert len(times) == 4
     assert all(text.endswith(("µs", "ms")) for text in times)
     assert "50 Hz" in page.text(".facts")
+
+
+def test_a_band_shows_the_answers_in_the_colours_of_their_labels(page):
+    def agrees() -> bool:
+        drawn, wanted = page.driver.execute_script(END_OF_BAND)
+        return bool(drawn == wanted)
+
+    page.until(agrees, "the band's end has not the colour of the answer")
+    page.until(lambda: page.driver.execute_script(COLOURS_OF_BAND) >= 2, "the band has one colour only")
+    borders = page.driver.execute_script(
+        "return [...document.querySelectorAll('figure:nth-of-type(3) figcaption i')].map((mark) => "
+        "getComputedStyle(mark).borderTopColor + getComputedStyle(mark).borderTopStyle)"
+    )
+    assert len(set(borders)) == len(borders) == 7
+
+
+def test_only_the_answer_is_announced_and_not_its_percentage(page):
+    live = page.driver.find_elements(By.CSS_SELECTOR, "article [aria-live]")
+    assert [(found.tag_name, found.get_attribute("aria-live")) for found in live] == [("strong", "polite")]
+
+
+def test_a_lost_connection_is_said_and_so_is_that_it_came_back(begin):
+    page = begin("har_watch", "--source", "replay:spar_watch")
+    page.until(lambda: page.texts("article"), "no stream appears")
+    end(begin.running[0])
+    page.until(lambda: "the connection was lost at" in page.text("#trouble"), "nothing is said")
+    port = page.url.rstrip("/").rpartition(":")[2]
+    begin("har_watch", "--source", "replay:spar_watch", port=port, look=False)
+    page.until(lambda: page.driver.find_element(By.ID, "trouble").get_attribute("hidden"), "it does not come back")
+    before = page.frames()
+    page.until(lambda: page.frames() > before, "no frames come")
+
+
+def test_a_page_without_its_token_says_what_to_open(begin):
+    page = begin("har_watch", "--source", "replay:spar_watch", "--token", "a-token-of-ours")
+    page.until(lambda: page.texts("article"), "no stream appears")
+    page.driver.get(page.url.partition("?")[0])
+    page.until(lambda: "This page needs a token: open the address" in page.text("#trouble"), "nothing is said")
+    assert page.texts("article") == []
 
 
 def test_a_model_is_switched_by_the_keyboard_and_the_stream_goes_on(page):
@@ -205,7 +268,7 @@ def test_it_can_be_read_on_a_phone_in_light_and_dark(page, shade, tmp_path):
     ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     brightness = np.mean([int(part) for part in ground.strip("rgb()").split(",")])
     assert (brightness > 128) == (shade == "light")
-    page.until(lambda: page.frames() > 500, "no frames come")
+    page.until(lambda: page.driver.execute_script(COLOURS_OF_BAND) >= 2, "the answer does not change")
     save(page, f"live-{shade}")
     try:
         metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}

@@ -2,7 +2,10 @@
 // One look of the server at a time: the page says how far it has come, and gets what is new since then.
 
 const SHOWN = 10; // seconds of a chart
-const COLOURS = 8;
+const GAP = 0.5; // seconds without a frame, which a line does not cross
+const LEFT = 30; // pixels beside a chart, for its scale
+const COLOURS = 10;
+const DASHES = [[], [7, 3], [2, 3]]; // neighbours differ in more than colour
 const token = new URLSearchParams(location.search).get("token");
 const byId = (id) => document.getElementById(id);
 const query = token ? `?token=${encodeURIComponent(token)}` : "";
@@ -12,7 +15,11 @@ let recording = null;
 
 function connect() {
   const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/look${query}`);
-  socket.onopen = () => say("connected");
+  let opened = false;
+  socket.onopen = () => {
+    opened = true;
+    trouble("");
+  };
   socket.onmessage = (message) => {
     take(JSON.parse(message.data));
     const since = Object.fromEntries([...streams].map(([name, stream]) => [name, stream.number]));
@@ -21,11 +28,25 @@ function connect() {
       if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ since }));
     });
   };
-  socket.onclose = () => {
-    say(token ? "the server does not answer; trying again …" : "the server does not answer, or asks for a token: ?token=… ");
+  socket.onclose = async (event) => {
+    say("not connected");
     byId("record").disabled = true;
+    if (opened) trouble(`the connection was lost at ${new Date().toLocaleTimeString()}${event.reason && `: ${event.reason}`}; trying again …`);
+    else trouble(await refusal());
     setTimeout(connect, 1000);
   };
+}
+
+// Why there is no connection: a browser does not say, a plain request does.
+async function refusal() {
+  try {
+    const answer = await fetch(`look${query}`);
+    if (answer.status === 401) {
+      return `${token ? "This token is not the right one" : "This page needs a token"}: open the address that the ` +
+        "command printed, with ?token=… at its end.";
+    }
+  } catch { /* it does not answer at all */ }
+  return "the server does not answer; trying again …";
 }
 
 function say(text) {
@@ -50,6 +71,11 @@ function take(seen) {
     recording === null ? "" : `recording ${recording}`,
     seen.refused ? `${seen.refused} messages refused, the last: ${seen.why}` : "",
   ].filter(Boolean).join(" · "));
+  for (const [name, { card }] of streams) {
+    if (names.includes(name)) continue;
+    card.remove(); // its place was given to another
+    streams.delete(name);
+  }
   for (const name of names) {
     if (!streams.has(name)) streams.set(name, made(name, seen));
     update(streams.get(name), seen.streams[name]);
@@ -59,7 +85,7 @@ function take(seen) {
 function made(name, seen) {
   const card = byId("stream").content.cloneNode(true).querySelector("article");
   card.setAttribute("aria-label", name);
-  card.querySelector("h2").textContent = name;
+  card.querySelector("h2").textContent = card.querySelector("h2").title = name;
   const select = card.querySelector("select");
   select.append(...seen.models.map((model) => new Option(model, model)));
   select.addEventListener("change", () => post("model", { stream: name, model: select.value }));
@@ -76,9 +102,8 @@ function update(stream, seen) {
     stream.labels = seen.labels;
     stream.charts = figures(card.querySelector(".charts"), seen.labels);
   }
-  stream.rows.push(...seen.frames);
-  const last = stream.rows.length ? stream.rows[stream.rows.length - 1][0] : 0;
-  while (stream.rows.length && stream.rows[0][0] < last - SHOWN) stream.rows.shift();
+  const last = seen.frames.length ? seen.frames[seen.frames.length - 1][0] : 0;
+  if (seen.frames.length) stream.rows = [...stream.rows, ...seen.frames].filter((row) => row[0] >= last - SHOWN);
   stream.seen = seen;
 
   const select = card.querySelector("select");
@@ -147,7 +172,7 @@ function element(kind, content) {
   return made;
 }
 
-// Charts: one for the channels of each unit, one for the probabilities.
+// Charts: one for the channels of each unit, one for the probabilities, and a band of the answers.
 function figures(place, labels) {
   const units = [...new Set(channels.map((channel) => channel.unit))];
   const groups = units.map((unit) => {
@@ -156,6 +181,7 @@ function figures(place, labels) {
   });
   const first = 1 + channels.length;
   groups.push({ title: "probability", names: labels, columns: labels.map((_, i) => first + i), range: [0, 1] });
+  groups.push({ title: "answer", names: [], columns: [first + labels.length + 1], labels });
   place.replaceChildren();
   return groups.map((group) => {
     const figure = document.createElement("figure");
@@ -164,13 +190,15 @@ function figures(place, labels) {
     group.names.forEach((name, i) => {
       const entry = element("span", name);
       const mark = document.createElement("i");
-      mark.style.background = `var(--c${i % COLOURS})`;
+      mark.className = `dash${i % DASHES.length}`;
+      mark.style.borderTopColor = `var(--c${i % COLOURS})`;
       entry.prepend(mark);
       caption.append(entry);
     });
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${group.title} of ${group.names.join(", ")} over the last ${SHOWN} seconds`);
+    canvas.setAttribute("aria-label", `${group.title} ${group.names.join(", ")} over the last ${SHOWN} seconds`);
+    if (group.labels) canvas.className = "band";
     figure.append(caption, canvas);
     place.append(figure);
     return { ...group, canvas };
@@ -180,10 +208,14 @@ function figures(place, labels) {
 function draw(stream) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
-  for (const chart of stream.charts) plot(chart, stream.rows, colour);
+  for (const chart of stream.charts) {
+    const pen = cleared(chart.canvas);
+    if (stream.rows.length) (chart.labels ? band : plot)(pen, chart, stream.rows, colour);
+  }
 }
 
-function plot({ canvas, columns, range }, rows, colour) {
+// A canvas's pen, at the size and resolution at which it is seen, with nothing drawn.
+function cleared(canvas) {
   const scale = devicePixelRatio || 1;
   const { clientWidth: width, clientHeight: height } = canvas;
   if (canvas.width !== Math.round(width * scale)) canvas.width = Math.round(width * scale);
@@ -191,19 +223,47 @@ function plot({ canvas, columns, range }, rows, colour) {
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
-  if (!rows.length) return;
-  const end = rows[rows.length - 1][0];
-  const [low, high] = range ?? limits(rows, columns);
-  const left = 30;
-  const x = (time) => left + ((time - end + SHOWN) / SHOWN) * (width - left);
-  const y = (value) => height - 4 - ((value - low) / (high - low)) * (height - 12);
   pen.font = "11px system-ui, sans-serif";
+  return pen;
+}
+
+// Where a time lies across a chart, whose right end is the last row's.
+function across(canvas, rows) {
+  const end = rows[rows.length - 1][0];
+  return (time) => LEFT + ((time - end + SHOWN) / SHOWN) * (canvas.clientWidth - LEFT);
+}
+
+// The answers as stretches of colour, each with its label where there is room for it.
+function band(pen, { canvas, columns, labels }, rows, colour) {
+  const x = across(canvas, rows);
+  const height = canvas.clientHeight;
+  const label = (row) => row[columns[0]];
+  const goesOn = (i) => label(rows[i]) === label(rows[i - 1]) && rows[i][0] - rows[i - 1][0] <= GAP;
+  for (let begin = 0, end = 1; begin < rows.length; begin = end, end += 1) {
+    while (end < rows.length && goesOn(end)) end += 1;
+    const isNext = end < rows.length && rows[end][0] - rows[end - 1][0] <= GAP;
+    const [left, right] = [x(rows[begin][0]), x(rows[isNext ? end : end - 1][0])];
+    const number = label(rows[begin]);
+    pen.fillStyle = colour(number < 0 ? "--line" : `--c${number % COLOURS}`);
+    pen.fillRect(left, 2, Math.max(1, right - left - 1), height - 4);
+    const said = number < 0 ? "unknown" : labels[number];
+    if (pen.measureText(said).width + 10 > right - left) continue;
+    pen.fillStyle = colour(number < 0 ? "--ink" : "--card");
+    pen.fillText(said, left + 5, height / 2 + 4);
+  }
+}
+
+function plot(pen, { canvas, columns, range }, rows, colour) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const [low, high] = range ?? limits(rows, columns);
+  const x = across(canvas, rows);
+  const y = (value) => height - 4 - ((value - low) / (high - low)) * (height - 12);
   pen.fillStyle = colour("--soft");
   pen.strokeStyle = colour("--line");
   pen.lineWidth = 1;
   for (const tick of [low, (low + high) / 2, high]) {
     pen.beginPath();
-    pen.moveTo(left, y(tick));
+    pen.moveTo(LEFT, y(tick));
     pen.lineTo(width, y(tick));
     pen.stroke();
     pen.fillText(Number(tick.toPrecision(2)), 0, y(tick) + 4);
@@ -211,15 +271,17 @@ function plot({ canvas, columns, range }, rows, colour) {
   pen.lineWidth = 1.5;
   columns.forEach((column, i) => {
     pen.strokeStyle = colour(`--c${i % COLOURS}`);
+    pen.setLineDash(DASHES[i % DASHES.length]);
     pen.beginPath();
     let before = -Infinity;
     for (const row of rows) {
-      if (row[0] - before > 0.5) pen.moveTo(x(row[0]), y(row[column])); // behind a gap the line begins anew
+      if (row[0] - before > GAP) pen.moveTo(x(row[0]), y(row[column])); // behind a gap the line begins anew
       else pen.lineTo(x(row[0]), y(row[column]));
       before = row[0];
     }
     pen.stroke();
   });
+  pen.setLineDash([]);
 }
 
 function limits(rows, columns) {

@@ -129,7 +129,8 @@ def test_a_look_has_only_what_is_new_and_no_more_than_is_kept(hub, arrivals):
     assert len(first["frames"]) == KEPT * 50
     assert hub.look({"watch": first["number"]})["streams"]["watch"]["frames"] == []
     row = first["frames"][-1]
-    assert len(row) == 1 + 6 + 7 + 1
+    assert len(row) == 1 + 6 + 7 + 1 + 1
+    assert hub.look({})["streams"]["watch"]["labels"][row[-1]] == first["answer"]["label"]
     assert sum(row[7:14]) == pytest.approx(1)
 
 
