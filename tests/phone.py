@@ -47,6 +47,7 @@ class Phone:
             name, _, threshold = part.partition("=")
             if name in self.lacking:
                 continue
+            assert "=" in part
             if not threshold:
                 buffers[name] = {"updateMode": "single", "buffer": self.buffers[name][-1:] or [None]}
                 continue
@@ -55,7 +56,7 @@ class Phone:
             since = -math.inf if mode == "full" else _nudged(float(after))
             held = zip(self.buffers[name], self.buffers[clock or name], strict=True)
             buffers[name] = {"updateMode": mode, "buffer": [value for value, time in held if time > since]}
-        self.full = self.full and "=" not in query
+        self.full = False
         return json.dumps(
             {"buffer": buffers, "status": {"session": str(self.session), "measuring": self.measuring}}
         ).encode()

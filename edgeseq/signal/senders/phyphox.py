@@ -2,7 +2,7 @@
 
     GET http://PHONE/get?acc_time=12.3|acc_time&accX=12.3|acc_time&accY=...      what came after 12.3 s
     GET http://PHONE/get?acc_time=full&accX=full&...                             all that there is
-    GET http://PHONE/get?acc_time                                                the last time alone
+    GET http://PHONE/get?acc_time=                                               the last time alone
     {"buffer": {"acc_time": {"updateMode": "partial", "buffer": [12.31, 12.32], ...}, ...},
      "status": {"session": "...", "measuring": true, ...}}
 
@@ -120,7 +120,7 @@ class Questions:
     def __init__(self, sensors: tuple[str, ...] = (ACCELERATION, GYROSCOPE)) -> None:
         self._sensors, self._phone = sensors, Phyphox(sensors)
         self._empty = 0
-        self._skips = False
+        self._skips, self._is_answered = False, False
         self.begin()
 
     @property
@@ -129,8 +129,11 @@ class Questions:
         return self._phone.why
 
     def begin(self) -> None:
-        """Ask for the last times first: behind a lost connection it may be another experiment."""
-        self._asks_last = True
+        """Go on behind a lost connection; where nothing was answered, by the last times: they name no buffer to compare
+        with, which another experiment may lack.
+        """
+        self._asks_last = not self._is_answered or self._skips
+        self._is_answered = False
 
     def next(self) -> str:
         """The query of the next request: what came after the last time that was seen, or the last times alone."""
@@ -138,7 +141,7 @@ class Questions:
         for sensor in self._sensors:
             clock, axes, _ = BUFFERS[sensor]
             if self._asks_last:
-                parts.append(clock)
+                parts.append(f"{clock}=")
                 continue
             seen = self._phone.seen[sensor]
             threshold = "full" if seen is None else quote(f"{seen!r}|{clock}", safe="")
@@ -154,6 +157,7 @@ class Questions:
         Raises:
             InputError: it is no answer of phyphox.
         """
+        self._is_answered = True
         before, session = self._phone.seen, self._phone.session
         try:
             answer = _parsed(body)

@@ -12,6 +12,7 @@ import pytest
 
 from edgeseq.devices.live.sources import ble
 from edgeseq.devices.live.sources.address import opened
+from edgeseq.signal.arrivals import read_capture, write_arrival
 from edgeseq.signal.senders.espruino import Espruino
 
 NOTIFY, WRITE = (f"6e40000{number}-b5a3-f393-e0a9-e50e24dcca9e" for number in (3, 2))
@@ -133,13 +134,18 @@ def test_a_watch_is_found_told_to_send_heard_and_put_back(run, models, radio):
     assert (made.watch.listeners, made.watch.power_save) == ([], True)
 
 
-def test_behind_a_lost_link_the_watch_writes_once_and_no_line_is_made_of_two_halves(run, models, radio):
+def test_behind_a_lost_link_the_watch_writes_once_and_no_line_is_made_of_two_halves(run, models, radio, tmp_path):
     made = radio([b"A,1,2,3\nA,4,5,6", None], [b"7\nA,7,8,9\n", None], [b"A,10,11,12\n"])
     watch = run(opened("ble:bangle.js a1b2", models["har_watch"]))
     watch.wait(lambda: len(watch.arrivals) == 6)
     watch.end()
+    with (tmp_path / "capture.jsonl").open("wb") as file:
+        for arrival in watch.arrivals:
+            write_arrival(file, arrival)
+    captured = list(read_capture(tmp_path / "capture.jsonl"))
+    assert captured == watch.arrivals
     decode = Espruino()
-    found = [reading.values for arrival in watch.arrivals for reading in decode(arrival.body, arrival.time).readings]
+    found = [reading.values for arrival in captured for reading in decode(arrival.body, arrival.time).readings]
     assert found == [(0.01, 0.02, 0.03), (0.07, 0.08, 0.09), (0.1, 0.11, 0.12)]
     assert made.watch.made == 3
     assert (made.watch.listeners, made.watch.power_save) == ([], True)

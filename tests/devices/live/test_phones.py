@@ -70,7 +70,7 @@ def test_phyphox_is_begun_and_asked_for_what_is_new_also_behind_an_error(run, mo
     running = run(source)
     running.wait(lambda: len(phone.asked) > 20)
     running.end()
-    assert phone.asked[:2] == ["/control?cmd=start", "/get?acc_time&gyr_time"]
+    assert phone.asked[:2] == ["/control?cmd=start", "/get?acc_time=&gyr_time="]
     assert any("500" in said for said in running.said)
     assert {(arrival.format, arrival.channel) for arrival in running.arrivals} == {
         ("phyphox", f"127.0.0.1:{phone.server_port}")
