@@ -106,11 +106,11 @@ class Asked:
 def live(show: Show, folders: Sequence[Path], asked: Asked) -> Document:
     """Answer what comes from sources until they end, or until interrupted; the last of it is in the document."""
     from edgeseq.devices.live.hub import Hub
-    from edgeseq.devices.live.sources.address import HTTP, names, opened
+    from edgeseq.devices.live.sources.address import HTTP, all_opened, names
 
     models = _named([open_folder(folder) for folder in folders])
     first = next(iter(models.values()))
-    sources = [opened(address, first, speed=asked.speed) for address in asked.addresses if address != HTTP]
+    sources = all_opened([address for address in asked.addresses if address != HTTP], first, speed=asked.speed)
     if HTTP in asked.addresses and asked.page is None:
         raise InputError("the source http is served with the page: pass --page")
     tell = _teller(show) if asked.page is None else lambda *_: None

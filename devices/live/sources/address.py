@@ -14,7 +14,14 @@ from edgeseq.folder import Folder
 from edgeseq.signal.layout import Layout
 
 HTTP = "http"  # which the server is, and no thread
-SCHEMES = ("replay", "stdin", HTTP, "mqtt", "ws", "phyphox", "ble")
+EXAMPLES = {
+    "replay": "replay:spar_watch, or replay:FILE of a capture",
+    "mqtt": "mqtt://192.168.1.5/sensor-logger",
+    "ws": "ws://192.168.1.5:8080, as SensorServer shows it",
+    "phyphox": "phyphox://192.168.1.5:8080, as phyphox shows it",
+    "ble": "ble:Bangle.js a1b2, or its address",
+}
+SCHEMES = (*EXAMPLES, "stdin", HTTP)
 
 
 def opened(address: str, folder: Folder, *, speed: float = 1.0) -> Source:
@@ -26,29 +33,47 @@ def opened(address: str, folder: Folder, *, speed: float = 1.0) -> Source:
     """
     scheme, _, rest = address.partition(":")
     makers: dict[str, Callable[[], Source]] = {
-        "replay": lambda: _replay(rest, folder, speed),
+        "replay": lambda: _replay(address, rest, folder, speed),
         "stdin": _stdin,
-        "mqtt": lambda: _mqtt(urlsplit(address)),
-        "ws": lambda: _websocket(urlsplit(address), folder),
-        "phyphox": lambda: _phyphox(urlsplit(address), folder),
-        "ble": lambda: _ble(rest),
+        "mqtt": lambda: _mqtt(address),
+        "ws": lambda: _websocket(address, folder),
+        "phyphox": lambda: _phyphox(address, folder),
+        "ble": lambda: _ble(address, rest),
     }
+    if scheme == HTTP and rest:
+        raise InputError(
+            f"{address} names a machine: http alone takes what is pushed to this one; a phone is {EXAMPLES['ws']}"
+        )
     if scheme not in makers:
         raise unknown("source", scheme, SCHEMES)
-    try:
-        return makers[scheme]()
-    except ValueError as error:  # urlsplit's: a port that is none
-        raise InputError(f"{address} is no address of a source: {error}") from None
+    return makers[scheme]()
 
 
-def _replay(what: str, folder: Folder, speed: float) -> Source:
+def all_opened(addresses: Iterable[str], folder: Folder, *, speed: float = 1.0) -> list[Source]:
+    """The sources at some addresses, each once.
+
+    Raises:
+        InputError: two are the same, whose readings would all come twice to one stream; and what :func:`opened` raises.
+        MissingDependency: see :func:`opened`.
+    """
+    found: dict[str, Source] = {}
+    for address in addresses:
+        source = opened(address, folder, speed=speed)
+        key = os.path.realpath(source.name) if Path(source.name).is_file() else source.name
+        if key in found:
+            raise InputError(f"{address} is {source.name}, which is given already: give each source once")
+        found[key] = source
+    return list(found.values())
+
+
+def _replay(address: str, what: str, folder: Folder, speed: float) -> Source:
     from edgeseq.devices.live.sources.replay import Replay, frames_as_arrivals
     from edgeseq.events import streams
     from edgeseq.lineage import trained_on
     from edgeseq.signal.arrivals import read_capture
 
     if not what:
-        raise InputError("replay: says nothing of what: replay:spar_watch, or replay:FILE of a capture")
+        raise _wrong(address, "names no recording")
     if Path(what).is_file():
         return Replay(what, read_capture(what), speed)
     if what.endswith(".jsonl") or (os.sep in what and not what.partition("/")[0].isidentifier()):
@@ -68,39 +93,54 @@ def _stdin() -> Source:
     return StandardInput(sys.stdin.buffer)
 
 
-def _mqtt(url: SplitResult) -> Source:
+def _mqtt(address: str) -> Source:
     from edgeseq.devices.live.sources.mqtt import PORT, TOPIC, Mqtt
 
+    url, host, port = _split(address)
     login = (unquote(url.username or ""), unquote(url.password or ""))
-    return Mqtt(_host(url), url.port or PORT, unquote(url.path.strip("/")) or TOPIC, *login)
+    return Mqtt(host, PORT if port is None else port, unquote(url.path.strip("/")) or TOPIC, *login)
 
 
-def _websocket(url: SplitResult, folder: Folder) -> Source:
+def _websocket(address: str, folder: Folder) -> Source:
     from edgeseq.devices.live.sources.websocket import Websockets
 
-    if url.port is None:
-        raise InputError(f"{url.geturl()} has no port: SensorServer shows it, as ws://192.168.1.5:8080")
-    return Websockets(_host(url), url.port, _sensors(folder))
+    _, host, port = _split(address)
+    if port is None:
+        raise _wrong(address, "has no port")
+    return Websockets(host, port, _sensors(folder))
 
 
-def _phyphox(url: SplitResult, folder: Folder) -> Source:
+def _phyphox(address: str, folder: Folder) -> Source:
     from edgeseq.devices.live.sources.phyphox import PORT, Phyphox
 
-    return Phyphox(_host(url), url.port or PORT, _sensors(folder))
+    _, host, port = _split(address)
+    return Phyphox(host, PORT if port is None else port, _sensors(folder))
 
 
-def _ble(watch: str) -> Source:
+def _ble(address: str, watch: str) -> Source:
     from edgeseq.devices.live.sources.ble import Ble
 
-    if not watch:
-        raise InputError("ble: names no watch: ble:Bangle.js a1b2, or its address")
-    return Ble(watch)
+    if not watch.strip():
+        raise _wrong(address, "names no watch")
+    return Ble(watch.strip())
 
 
-def _host(url: SplitResult) -> str:
-    if not url.hostname:
-        raise InputError(f"{url.geturl()} names no host, as {url.scheme}://192.168.1.5 does")
-    return url.hostname
+def _split(address: str) -> tuple[SplitResult, str, int | None]:
+    """An address, its host, and its port if it has one."""
+    try:
+        url = urlsplit(address, allow_fragments=False)  # # is part of a topic
+        host, port = url.hostname, url.port
+    except ValueError as error:
+        raise _wrong(address, f"is no address of a source ({error})") from None
+    if not host:
+        raise _wrong(address, "names no host")
+    if port == 0:
+        raise _wrong(address, "has port 0, which nothing listens to")
+    return url, host, port
+
+
+def _wrong(address: str, why: str) -> InputError:
+    return InputError(f"{address} {why}; an address of that kind: {EXAMPLES[address.partition(':')[0]]}")
 
 
 def _sensors(folder: Folder) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.readings import SECOND
 from edgeseq.signal.senders.frames import line_of
 
+LONGEST = 3.0  # seconds between two arrivals, of their time: an idle hour, or a clock that was set, is not waited for
+
 
 class Replay:
     """Arrivals in their order, ``speed`` times as fast as they came; 0 waits for nothing."""
@@ -21,12 +23,13 @@ class Replay:
         self._arrivals, self._speed = arrivals, speed
 
     def run(self, put: Put, stop: threading.Event, say: Say) -> None:
-        """Hand over what there is, each when it is due."""
-        begin, first = time.monotonic_ns(), None
+        """Hand over what there is, each when it is due: by how long all before have taken, so that nothing adds up."""
+        begin, played, last = time.monotonic_ns(), 0, None
         for arrival in self._arrivals:
-            first = arrival.time if first is None else first
+            played += 0 if last is None else min(max(arrival.time - last, 0), int(LONGEST * SECOND))
+            last = arrival.time
             if self._speed:
-                due = begin + (arrival.time - first) / self._speed
+                due = begin + played / self._speed
                 stop.wait(max(0.0, (due - time.monotonic_ns()) / SECOND))
             if stop.is_set():
                 return

@@ -8,11 +8,9 @@ import threading
 import time
 from typing import BinaryIO
 
-from edgeseq.devices.live.sources import Put, Say
+from edgeseq.devices.live.sources import LOOK_SECONDS, Put, Say
 from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.senders.message import MAX_BYTES
-
-LOOK_SECONDS = 0.2
 
 
 class StandardInput:

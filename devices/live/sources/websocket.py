@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
-from edgeseq.devices.live.sources import Put, Say, again_and_again
+from edgeseq.devices.live.sources import LOOK_SECONDS, Put, Say, again_and_again, all_at_once, at
 from edgeseq.errors import MissingDependency
 from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.readings import ACCELERATION, GYROSCOPE
 from edgeseq.signal.senders.message import MAX_BYTES
 from edgeseq.signal.senders.sensor_server import TYPES
 
-OPEN_SECONDS, LOOK_SECONDS = 5.0, 0.5
+OPEN_SECONDS = 5.0
 
 
 class Websockets:
@@ -25,23 +26,19 @@ class Websockets:
             import websockets.sync.client  # noqa: F401
         except ImportError:
             raise MissingDependency("websockets", "live", "a stream of SensorServer") from None
-        self.name = f"SensorServer on {host}:{port}"
-        self._host, self._port = host, port
+        self._place = at(host, port)
+        self.name = f"SensorServer on {self._place}"
         self._types = [kind for kind, (sensor, _) in TYPES.items() if sensor in sensors]
 
     def run(self, put: Put, stop: threading.Event, say: Say) -> None:
         """Hand over what the phone sends until told to stop."""
-        threads = [threading.Thread(target=self._listen, args=(kind, put, stop, say)) for kind in self._types]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        all_at_once([partial(self._listen, kind, put, say) for kind in self._types], stop)
 
-    def _listen(self, kind: str, put: Put, stop: threading.Event, say: Say) -> None:
+    def _listen(self, kind: str, put: Put, say: Say, stop: threading.Event) -> None:
         from websockets.exceptions import WebSocketException
         from websockets.sync.client import connect
 
-        address = f"ws://{self._host}:{self._port}/sensor/connect?type={kind}"
+        address = f"ws://{self._place}/sensor/connect?type={kind}"
 
         def attempt() -> None:
             with connect(address, open_timeout=OPEN_SECONDS, max_size=MAX_BYTES, proxy=None) as socket:
@@ -52,6 +49,6 @@ class Websockets:
                     except TimeoutError:
                         continue
                     content = body.encode() if isinstance(body, str) else body
-                    put(Arrival(time.time_ns(), f"sensor-server:{kind}", content, self._host))
+                    put(Arrival(time.time_ns(), f"sensor-server:{kind}", content, self._place))
 
         again_and_again(attempt, f"{self.name}, {kind}", (OSError, WebSocketException), stop, say)
