@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgeseq.devices.report.document import Baseline, Following, Model, Report
 from edgeseq.devices.report.kinship import grouped, test_key
@@ -18,6 +18,7 @@ Row = tuple[str, ...]
 def changes(report: Report) -> Table:
     """How answers follow changes: by each frame alone and by a model's rule, and of a tuned one by that before."""
     rows: list[Row] = []
+    heard: dict[str, list[str]] = {}  # on how much: whose names
     notes: list[str] = []
     for group in grouped(by_folder(report).models, test_key):
         for model in group:
@@ -26,6 +27,9 @@ def changes(report: Report) -> Table:
         baselines = [each for each in report.baselines if names & set(each.models)]
         for each in baselines:
             rows += [_row(each.name, _rule(found.rule), found.scores) for found in each.following]
+        for model in group:
+            if model.following:
+                heard.setdefault(_heard(model.following[0]), []).append(model.name)
         notes += _notes(group, baselines)
     return Table(
         "Changes",
@@ -35,7 +39,7 @@ def changes(report: Report) -> Table:
             *numbers("missed, %", "false switches an hour", "F1", "right, %"),
         ),
         tuple(rows),
-        (*notes, _LEGEND) if rows else (),
+        (*_on(heard), *notes, _LEGEND) if rows else (),
     )
 
 
@@ -85,27 +89,34 @@ def _as_tuned(model: Model, rule: str, suffix: str) -> Row:
 _METRICS = ("delay_median", "delay_p90", "missed", "false_switches_per_hour", "event_f1", "accuracy_decided")
 
 
+def _heard(found: Following) -> str:
+    changes = f"{count(found.scores.events)} changes in {60 * found.scores.hours:.0f} minutes of the people tested"
+    joins = f", whose recordings were joined in {found.orders} orders" if found.orders else ""
+    return f"Of {changes}{joins}, in the first engine that was scored."
+
+
+def _on(heard: Mapping[str, Sequence[str]]) -> Iterable[str]:
+    """On how much models were scored; by name where it differs."""
+    return (f"{joined(names)}: {said}" if len(heard) > 1 else said for said, names in heard.items())
+
+
 def _notes(group: Sequence[Model], baselines: Sequence[Baseline]) -> Iterable[str]:
-    followed = [each for model in group for each in model.following]
-    if followed:
-        first = followed[0]
-        where = f"{count(first.scores.events)} changes in {60 * first.scores.hours:.0f} minutes of the people tested"
-        joins = f", whose recordings were joined in {first.orders} orders" if first.orders else ""
-        yield f"Of {where}{joins}, in the first engine that was scored."
     for model in group:
         if _tuned(model):
             rows = "before" if model.following else "before and tuned"
             yield f"{model.name} answers by {model.decision.shown()}. As torch judged it when it was tuned: {rows}."
-    yield from _ahead(group, baselines)
-
-
-def _ahead(group: Sequence[Model], baselines: Sequence[Baseline]) -> Iterable[str]:
-    """Where a baseline's best F1 is above that of models."""
     for baseline in baselines:
-        best = max((each.scores.f1 for each in baseline.following), default=0.0)
-        behind = [m.name for m in group if m.following and max(each.scores.f1 for each in m.following) < best]
-        if behind:
-            yield f"By its best F1, the {baseline.name} follows changes better than {joined(behind)}."
+        for at, answers in ((0, "each frame's answer"), (-1, "their rules")):
+            behind = [model.name for model in group if _is_behind(model, baseline, at)]
+            if behind:
+                yield f"The {baseline.name} follows changes better than {joined(behind)}, by the F1 of {answers}."
+
+
+def _is_behind(model: Model, baseline: Baseline, at: int) -> bool:
+    """Whether the baseline has the higher F1, as shown: by each frame alone (0), or by the rule (-1)."""
+    if not model.following or not baseline.following:
+        return False
+    return round(model.following[at].scores.f1, 3) < round(baseline.following[at].scores.f1, 3)
 
 
 def _tuned(model: Model) -> bool:

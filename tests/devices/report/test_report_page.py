@@ -171,7 +171,17 @@ def test_models_stand_with_how_they_follow_changes_beside_the_forest(make_report
     for content in (page(made), markdown(made)):
         text = content.replace("\u00a0", " ")
         assert "Of 26 changes in 15 minutes of the people tested, whose recordings were joined in 5 orders" in text
-        assert "By its best F1, the random forest follows changes better than gru-export." in text
+        assert text.count("Of 26 changes") == 1
+        assert "The random forest follows changes better than gru-export, by the F1 of each frame" in text
+        assert "The random forest follows changes better than gru-export, by the F1 of their rules." in text
+
+
+def test_models_that_were_followed_on_other_people_say_on_how_many_changes_each(make_report, make_model):
+    one = make_model(following=(follows(Decision(), 0.25),))
+    other = make_model("other", "e", following=(follows(Decision(), 0.25, events=9),), split={"test": ("p1",)})
+    notes = changes(make_report(one, other)).notes
+    assert notes[0].startswith("gru-export: Of 26 changes")
+    assert notes[1].startswith("other: Of 9 changes")
 
 
 def test_a_tuned_model_that_was_followed_here_keeps_what_torch_found_of_the_rule_before(make_report, make_model):
