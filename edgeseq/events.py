@@ -39,6 +39,8 @@ Counts = NDArray[np.int64]
 
 TOLERANCE = 1.0
 """Seconds behind an event's end in which its answer still counts, and in which false switches count as one."""
+ORDERS = 5
+"""In which each subject's recordings are stitched: of few recordings there are few changes."""
 
 
 class Tally(msgspec.Struct, frozen=True):

@@ -117,7 +117,7 @@ def _located(path: Path) -> Path:
     names = pretrained()
     if str(path) in names:
         return _PRETRAINED / path
-    known = f", and with edgeseq come {' and '.join(names)}" if names and len(path.parts) == 1 else ""
+    known = f", and with edgeseq come {', '.join(names)}" if names and len(path.parts) == 1 else ""
     raise InputError(f"{path} is not a folder; a model folder is what edgeseq train writes{known}")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,19 @@ def test_a_watch_recording_streams(tmp_path):
     assert "litert" in printed
 
 
+@pytest.mark.parametrize("model", ["har_watch", "har_watch_acc"])
+def test_a_watch_is_answered_live_as_a_library(model, tmp_path):
+    printed = run("har_watch/live.py", model, cwd=tmp_path).splitlines()
+    assert re.fullmatch(rf"subject 1 of spar_watch(_acc)?, 582 s, through {model}", printed[0])
+    assert re.fullmatch(r"29,099 frames in \w+; a step \d+ us \(p50\), \d+ us \(p99\)", printed[-1])
+    shown = [re.fullmatch(r" *(\d+\.\d\d) s  (\w+) +\d+ %  +\d+ us", line) for line in printed[1:-1]]
+    assert len(shown) > 10
+    assert all(shown)
+    times, labels = zip(*(line.groups() for line in shown), strict=True)
+    assert sorted(map(float, times)) == list(map(float, times))
+    assert all(one != other for one, other in itertools.pairwise(labels))
+
+
 @pytest.fixture(scope="module")
 def own_model(tmp_path_factory):
     """The folder in which the example's own training has written ``fastgrnn``."""
@@ -97,4 +112,4 @@ def test_every_example_is_run_here():
     scripts = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
     own = {"your_own_data/train.py", "your_own_model/my_model.py", "your_own_model/train.py"}
     fast = {f"keyword_spotting/{name}.py" for name in ("cutter", "sound", "spot")}  # in files of their own
-    assert scripts == {"har_watch/stream.py", *own, *fast}
+    assert scripts == {"har_watch/stream.py", "har_watch/live.py", *own, *fast}

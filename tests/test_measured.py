@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeseq.folder import open_folder
 from edgeseq.models.registry import presets
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,7 @@ MAKE = runpy.run_path(str(ROOT / "docs" / "make_measured.py"))
 ACCURACY = runpy.run_path(str(ROOT / "docs" / "make_accuracy.py"))
 COMPRESSION = runpy.run_path(str(ROOT / "docs" / "make_compression.py"))
 SPIKING = runpy.run_path(str(ROOT / "docs" / "make_spiking.py"))
+WATCH = runpy.run_path(str(ROOT / "docs" / "make_watch.py"))
 
 
 def results(name):
@@ -29,6 +31,19 @@ def test_the_page_is_made_from_the_results():
 def test_the_page_on_spiking_models_is_made_from_the_results():
     written = (ROOT / "docs" / "spiking.md").read_text(encoding="utf-8")
     assert written == SPIKING["document"](), "run python docs/make_spiking.py"
+
+
+def test_the_page_on_the_watch_models_is_made_from_the_results():
+    written = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8")
+    assert written == WATCH["document"](), "run python docs/make_watch.py"
+
+
+def test_the_watch_model_without_gyroscope_is_the_seed_that_validation_chose():
+    rows = [row for row in results("watch")["rows"] if (row["data"], row["kind"]) == ("spar_watch_acc", "int8")]
+    best = max(rows, key=lambda row: row["validation_macro_f1"])
+    shipped = open_folder("har_watch_acc").manifest
+    assert shipped.lineage[0].seed == best["seed"]
+    assert shipped.metrics["test_accuracy"] == best["test_accuracy"]
 
 
 def test_the_page_on_accuracy_is_made_from_the_results():

@@ -12,7 +12,8 @@ from edgeseq.errors import InputError
 from edgeseq.folder import open_folder, pretrained
 from edgeseq.manifest import Precision
 
-WATCH = ("har_watch", "har_watch_fp32")
+PAIR = ("har_watch", "har_watch_fp32")
+WATCH = ("har_watch", "har_watch_acc", "har_watch_fp32")
 NAMES = ("digits", *WATCH)
 
 
@@ -32,18 +33,28 @@ def test_all_are_found_by_name_and_say_so():
 
 
 def test_one_is_int8_made_from_the_other():
-    small, plain = (open_folder(name).manifest for name in WATCH)
+    small, plain = (open_folder(name).manifest for name in PAIR)
     assert small.precision == Precision("int8", "int8", "float32")
     assert plain.precision == Precision()
     assert small.lineage[-2].parent == plain.lineage[-1].parent  # the trained model that both come from
     assert small.split == plain.split
 
 
+def test_one_needs_no_gyroscope_and_was_made_as_the_other_was():
+    small, without = (open_folder(name).manifest for name in ("har_watch", "har_watch_acc"))
+    assert without.input.channels == small.input.channels[:3]
+    assert (without.input.signs, without.input.rate) == (small.input.signs, small.input.rate) == ("apple", 50.0)
+    assert (without.family, without.arguments, without.precision) == (small.family, small.arguments, small.precision)
+    assert (without.labels, without.split, without.max_gap) == (small.labels, small.split, small.max_gap)
+    assert [stage.verb for stage in without.lineage] == [stage.verb for stage in small.lineage]
+    assert [stage.seed for stage in without.lineage] == [stage.seed for stage in small.lineage]
+
+
 @pytest.mark.parametrize("name", WATCH)
 def test_it_names_exercises_of_people_it_has_never_seen(name):
     session, manifest = edgeseq.Session(name), open_folder(name).manifest
     right = []
-    for recording in load("spar_watch").only(manifest.split["test"]).recordings[::4]:
+    for recording in load(manifest.data_stage.data).only(manifest.split["test"]).recordings[::4]:
         session.reset()
         answers = session.run(recording.x).argmax(-1)
         right.append((answers == recording.y)[100:])
@@ -64,5 +75,5 @@ def test_a_folder_here_of_that_name_comes_first(tmp_path):
 
 
 def test_a_wrong_name_is_answered_with_the_right_ones():
-    with pytest.raises(InputError, match=r"har_wach is not a folder.*har_watch and har_watch_fp32"):
+    with pytest.raises(InputError, match=r"har_wach is not a folder.*har_watch, har_watch_acc, har_watch_fp32"):
         open_folder("har_wach")

@@ -15,6 +15,7 @@ from edgeseq.devices.conditions import AS_FOUND, Conditions
 from edgeseq.devices.engines.base import Facts as EngineFacts
 from edgeseq.devices.facts import EMULATED, Facts
 from edgeseq.errors import InputError
+from edgeseq.events import EventScores
 from edgeseq.manifest import Decision, Input, Link, Precision, Stage
 from edgeseq.metrics import Scores
 
@@ -89,6 +90,17 @@ def untimed(row: EngineRow) -> EngineRow:
     return msgspec.structs.replace(row, **times, **dict.fromkeys(gone))
 
 
+class Following(msgspec.Struct, frozen=True):
+    """How answers under the decision rule ``rule`` follow changes of the true label, on the test subjects.
+
+    ``orders``: in how many each subject's recordings were joined to a stream; 0 where they hold changes of their own.
+    """
+
+    rule: Decision
+    scores: EventScores
+    orders: int
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model folder and what one device measured with it. ``rate`` is in steps per second; ``file_bytes`` by format.
 
@@ -97,6 +109,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     has them. ``device`` is what the report calls the device, where it has a name; ``throttled`` says why the
     measurement counts as that of a machine that slowed itself down, and ``said`` is what else the bench says of it.
     ``measured`` is when it ended, in UTC by the machine's own clock (ISO 8601); None where the bench does not say it.
+    ``following``: of its first engine that was scored, by each frame alone and by its own rule; of a model of segments,
+    and of one that was not scored, nothing.
     """
 
     name: str
@@ -133,6 +147,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     throttled: str | None = None
     said: tuple[str, ...] = ()
     measured: str | None = None
+    following: tuple[Following, ...] = ()
 
     @property
     def main(self) -> EngineRow:
@@ -146,13 +161,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plain method makes of the test subjects of ``models``; without scores, ``missing`` says why."""
+    """What a plain method makes of the test subjects of ``models``; without scores, ``missing`` says why.
+
+    ``following``: as of a model, on the same streams, plain and smoothed.
+    """
 
     name: str
     models: tuple[str, ...]
     plain: Scores | None = None
     smoothed: Scores | None = None
     missing: str = ""
+    following: tuple[Following, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from edgeseq.devices.bench.counts import BINS
 from edgeseq.devices.bench.words import sentences
 from edgeseq.devices.engines import ENGINES
 from edgeseq.devices.facts import EMULATED
-from edgeseq.devices.report.document import Distribution, EngineRow, Model, counted, distribution, untimed
+from edgeseq.devices.report.document import Distribution, EngineRow, Following, Model, counted, distribution, untimed
 from edgeseq.devices.report.numbers import joined, machine_name
 from edgeseq.errors import InputError, unknown
 from edgeseq.folder import MODEL_FILES, Folder, shipped_bytes
@@ -115,8 +115,18 @@ def _held(reports: Sequence[BenchReport]) -> str:
     return ", ".join(f"{report.name} {report.folder_hash[:12]}" for report in reports) or "nothing"
 
 
-def gather(measured: Measured, scores: Mapping[str, Scores], *, people: int = 0, unscored: str = "") -> Model:
-    """One model of a report; ``scores`` by engine on so many ``people``, and ``unscored`` says why there are none."""
+def gather(
+    measured: Measured,
+    scores: Mapping[str, Scores],
+    *,
+    people: int = 0,
+    unscored: str = "",
+    following: tuple[Following, ...] = (),
+) -> Model:
+    """One model of a report; ``scores`` by engine on so many ``people``, and ``unscored`` says why there are none.
+
+    ``following``: how it follows changes.
+    """
     folder, report, device = measured
     manifest = folder.manifest
     return Model(
@@ -154,6 +164,7 @@ def gather(measured: Measured, scores: Mapping[str, Scores], *, people: int = 0,
         throttled=report.throttled,
         said=tuple(sentences(report)),
         measured=report.measured,
+        following=following,
     )
 
 

@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgeseq.cli.output import Document, Show, need
 from edgeseq.errors import EdgeseqError, InputError
-from edgeseq.folder import Folder, open_folder
+from edgeseq.folder import Folder, open_folder, pretrained
 
 if TYPE_CHECKING:
     from edgeseq.devices.live.hub import Hub, OnEvent
@@ -120,7 +120,7 @@ def live(show: Show, folders: Sequence[Path], asked: Asked) -> Document:
         show.text(f"{names(sources) or 'what is pushed here'} through {', '.join(models)}")
         _run(show, hub, sources, asked)
         hub.end()
-        return _summed(show, hub)
+        return _summed(show, hub, models)
     finally:
         hub.close()
 
@@ -193,7 +193,7 @@ def _teller(show: Show) -> OnEvent:
     return tell
 
 
-def _summed(show: Show, hub: Hub) -> Document:
+def _summed(show: Show, hub: Hub, models: Mapping[str, Folder]) -> Document:
     seen = hub.look({})
     for name, stream in seen["streams"].items():
         stream.pop("frames")
@@ -207,13 +207,28 @@ def _summed(show: Show, hub: Hub) -> Document:
         show.line()
         show.facts(rows)
         if stream["missing"]:
+            without = _without(stream["missing"], models[stream["model"]])
             raise InputError(
                 f"{name} lacks {stream['missing']}, which {stream['model']} was trained with: switch it on where it "
-                "comes from, or use a model that was trained without it"
+                f"comes from, or use a model that was trained without it{without}"
             )
     if seen["refused"]:
         show.warn(f"{seen['refused']} messages were refused, the last because {seen['why']}")
     return {"streams": seen["streams"], "refused": seen["refused"]}
+
+
+def _without(missing: str, folder: Folder) -> str:
+    """Which of the models that come with edgeseq answer what ``folder`` does without what is ``missing``, in words."""
+    from edgeseq.signal.layout import Layout
+
+    found = []
+    for name in pretrained():
+        with suppress(InputError):  # hidden by a folder of that name
+            other = open_folder(name).manifest
+            sensors = Layout(other.input.channels).sensors
+            if sensors and other.labels == folder.manifest.labels and not any(each in missing for each in sensors):
+                found.append(name)
+    return f": {' or '.join(found)}" if found else ""
 
 
 def _named(folders: Sequence[Folder]) -> dict[str, Folder]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from edgeseq.devices.report.compare import Comparison
     from edgeseq.devices.report.document import Baseline, Model, Report
     from edgeseq.devices.report.gather import Measured
-    from edgeseq.metrics import Scores
 
 FOREST = "random forest"
 REPORT_NAME = "report.json"
@@ -116,6 +115,7 @@ def make_report(
     """
     from edgeseq import __version__
     from edgeseq.cli.accuracy import engine_scores
+    from edgeseq.cli.following import following
     from edgeseq.devices.facts import read_facts
     from edgeseq.devices.report.document import Report
     from edgeseq.devices.report.gather import Measured, distinct, gather
@@ -129,7 +129,10 @@ def make_report(
         show.note(f"scoring {folder.path}")
         engines = dict.fromkeys(entry.engine for each in group for entry in each.report.engines)
         found = engine_scores(show, folder, list(engines))
-        models += [gather(each, found.scores, people=found.people, unscored=found.missing) for each in group]
+        follows = following(folder, next(iter(found.scores))) if found.scores else ()
+        models += [
+            gather(each, found.scores, people=found.people, unscored=found.missing, following=follows) for each in group
+        ]
     named = distinct(models)
     baselines = _baselines(show, folders, named) if baseline else ()
     return Report(edgeseq=__version__, scored_on=machine_name(read_facts()), models=named, baselines=tuple(baselines))
@@ -148,31 +151,34 @@ def _baselines(show: Show, folders: Sequence[Folder], models: Sequence[Model]) -
         folder = folder_of[names[0]]
         show.note(f"training a {FOREST} on the people of {names[0]}")
         try:
-            plain, smoothed = _forest(folder)
+            found.append(_forest(folder, names))
         except EdgeseqError as error:
             show.note(f"no {FOREST}: {error}")
             found.append(Baseline(name=FOREST, models=names, missing=str(error)))
-        else:
-            found.append(Baseline(name=FOREST, models=names, plain=plain, smoothed=smoothed))
     return found
 
 
-def _forest(folder: Folder) -> tuple[Scores, Scores]:
-    """The scores of a random forest that learns from whom the folder's model did, plain and smoothed.
+def _forest(folder: Folder, names: tuple[str, ...]) -> Baseline:
+    """The scores of a random forest that learns from whom the folder's model did, for the models called ``names``.
 
     Raises:
         MissingDependency: scikit-learn or torch is not installed.
         EdgeseqError: the data is not at hand, or not split as it was.
     """
     need(f"the {FOREST}", "train", "sklearn", "torch")
+    from edgeseq.cli.following import forest_following
     from edgeseq.data import split_by_subject
+    from edgeseq.devices.report.document import Baseline
     from edgeseq.lineage import trained_on
-    from edgeseq.training.baseline import forest_baseline
+    from edgeseq.training.baseline import grow, scored
 
     manifest = folder.manifest
     data = trained_on(folder)
     split = split_by_subject(data, test=manifest.split.get("test", ()), validation=manifest.split.get("validation", ()))
-    return forest_baseline(split, smoothing=manifest.decision.smoothing)
+    forest, smoothing = grow(split), manifest.decision.smoothing
+    plain, smoothed = scored(forest, split.test, smoothing=smoothing)
+    follows = forest_following(forest, split.test, smoothing)
+    return Baseline(name=FOREST, models=names, plain=plain, smoothed=smoothed, following=follows)
 
 
 def write_report(show: Show, made: Report, target: Path, clock: Clock) -> Document:

@@ -141,7 +141,7 @@ def _find(known: Known, place: str | Path, said_by: str = "") -> Path:
 def _file_of(known: Known) -> Path:
     facts = known.facts
     if facts.shipped:
-        return Path(__file__).parent / facts.name / f"{facts.name}.npz"
+        return Path(__file__).parent / (known.folder or facts.name) / known.forms[0]
     place = os.environ.get(PLACE)
     if not place:
         raise InputError(f"{facts.name} does not come with edgeseq. {_where_from(known)}")

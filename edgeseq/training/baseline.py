@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 
 from edgeseq.data import Dataset, Recording, Split
 from edgeseq.data.dataset import PIXEL, SOUND, natural_order
+from edgeseq.decisions import NO_ANSWER, answers
 from edgeseq.errors import InputError, MissingDependency
+from edgeseq.events import EventScores, Tally, scores, truths
+from edgeseq.manifest import Decision
 from edgeseq.metrics import Scores, score
 from edgeseq.signal.log_mel import LogMel, for_rate, log_mel
 from edgeseq.training.augment import Triads
@@ -38,41 +42,107 @@ Labels = NDArray[np.int16]
 Cut = Callable[[Sequence[Recording], Dataset, float], Iterator[tuple[Features, Labels]]]
 
 
+@dataclass(frozen=True)
+class Forest:
+    """A random forest that has learned to name K labels. ``form``: the form of the data it learned from."""
+
+    model: Any
+    form: Dataset
+
+    def probabilities(self, x: Features) -> Features:
+        """Of each label, for features (W, F): (W, K); 0 of a label that it has not learned."""
+        found = np.zeros((len(x), len(self.form.labels)))
+        found[:, self.model.classes_] = self.model.predict_proba(x)
+        return found
+
+
 def forest_baseline(split: Split, *, seed: int = 0, smoothing: float = 1.0) -> tuple[Scores, Scores]:
     """Scores on the test subjects of a random forest, as it answers and smoothed over ``smoothing`` seconds.
 
-    It answers every 0.1 s from where a recording is scored on. There is nothing to choose on the validation
-    subjects, so it learns from them too. Segments it answers once each, with nothing to smooth: both scores are one.
+    See :func:`grow` and :func:`scored`, which raise what this does.
+    """
+    return scored(grow(split, seed=seed), split.test, smoothing=smoothing)
+
+
+def grow(split: Split, *, seed: int = 0) -> Forest:
+    """A random forest that learned from the training subjects, and from the validation subjects too: there is nothing
+    to choose on them.
 
     Raises:
-        InputError: no recording of the training subjects, or none of the test subjects, has labels behind its unscored
-            start; images of different sizes.
+        InputError: no recording of the training subjects has labels behind its unscored start; images of different
+            sizes.
         MissingDependency: scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError:
         raise MissingDependency("scikit-learn", "train", "the random forest") from None
-    cut, trees = _cut(split.train), _trees(split.train)
-    learned = list(cut(_in_order(split), split.train, HOP["train"]))
-    asked = list(cut(split.test.recordings, split.test, HOP["test"]))
-    for part, found in (("training", learned), ("test", asked)):
-        if not any((y >= 0).any() for _, y in found):
-            raise InputError(
-                f"no recording of the {part} subjects has a label after its first {split.train.unscored:g} s, "
-                "which are not scored: record longer stretches"
-            )
+    learned = _labelled(_in_order(split), split.train, "training", HOP["train"])
     x, y = (np.concatenate(parts) for parts in zip(*learned, strict=True))
-    forest = RandomForestClassifier(trees, random_state=seed, class_weight="balanced").fit(x[y >= 0], y[y >= 0])
+    made = RandomForestClassifier(_trees(split.train), random_state=seed, class_weight="balanced")
+    return Forest(made.fit(x[y >= 0], y[y >= 0]), split.train)
+
+
+def scored(forest: Forest, test: Dataset, *, smoothing: float = 1.0) -> tuple[Scores, Scores]:
+    """Scores of a forest on recordings, as it answers and smoothed over ``smoothing`` seconds.
+
+    It answers every 0.1 s from where a recording is scored on. Segments it answers once each, with nothing to smooth:
+    both scores are one.
+
+    Raises:
+        InputError: no recording has labels behind its unscored start; images of different sizes.
+    """
     plain, smoothed = [], []
-    for x, y in asked:
-        probabilities = np.zeros((len(x), len(split.test.labels)))  # (W, K)
-        probabilities[:, forest.classes_] = forest.predict_proba(x)
+    for x, y in _labelled(test.recordings, test, "test", HOP["test"]):
+        probabilities = forest.probabilities(x)
         plain.append((y, probabilities.argmax(-1)))
-        log = np.log(probabilities + 1e-9).astype(np.float32)
+        log = _logs(probabilities)
         smoothed.append((y, smooth(log, smoothing / HOP["test"]).argmax(-1) if smoothing else log.argmax(-1)))
-    labels = len(split.test.labels)
+    labels = len(test.labels)
     return score(plain, labels), score(smoothed, labels)
+
+
+def forest_events(forest: Forest, heard: Dataset, rules: Sequence[Decision]) -> list[EventScores]:
+    """How a forest follows the changes in the streams ``heard`` under each of the ``rules``.
+
+    It answers every 0.1 s, of windows that run through a change, and that answer stands until the next.
+    """
+    tallies = [Tally()] * len(rules)
+    step = _step(heard, HOP["test"])
+    first = round(heard.unscored * heard.rate)
+    for recording, truth in zip(heard.recordings, truths(heard), strict=True):
+        found = np.full((len(rules), len(truth.y)), NO_ANSWER)
+        for x, _ in _windows([recording], heard, HOP["test"]):  # none of a stream that is too short
+            said = answers(_logs(forest.probabilities(x)), rules, heard.rate / step)  # (R, W)
+            found[:, first:] = np.repeat(said, step, axis=1)[:, : len(truth.y) - first]
+        tallies = [before + truth.tally(each) for before, each in zip(tallies, found, strict=True)]
+    return [scores(tally) for tally in tallies]
+
+
+def _labelled(recordings: Sequence[Recording], form: Dataset, part: str, hop: float) -> list[tuple[Features, Labels]]:
+    """What there is to learn, or to answer, in the recordings of a part.
+
+    Raises:
+        InputError: no label, or images of different sizes.
+    """
+    found = list(_cut(form)(recordings, form, hop))
+    if not any((y >= 0).any() for _, y in found):
+        raise InputError(
+            f"no recording of the {part} subjects has a label after its first {form.unscored:g} s, "
+            "which are not scored: record longer stretches"
+        )
+    return found
+
+
+def _logs(probabilities: Features) -> NDArray[np.float32]:
+    """Logits that stand for probabilities: of 0 they are finite."""
+    logs: NDArray[np.float32] = np.log(probabilities + 1e-9).astype(np.float32)
+    return logs
+
+
+def _step(form: Dataset, hop: float) -> int:
+    """The frames from a window to the next."""
+    return max(1, round(hop * form.rate))
 
 
 def majority_baseline(split: Split) -> Scores:
@@ -133,7 +203,7 @@ def _windows(recordings: Sequence[Recording], form: Dataset, hop: float) -> Iter
 
     A window that would begin ahead of the recording is shorter.
     """
-    length, step = max(2, round(window_of(form) * form.rate)), max(1, round(hop * form.rate))
+    length, step = max(2, round(window_of(form) * form.rate)), _step(form, hop)
     triads = Triads.of(form.units)
     for recording in recordings:
         ends = np.arange(round(form.unscored * form.rate), len(recording.x), step)  # the frames that are answered

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from edgeseq.data import Dataset
 from edgeseq.decisions import answers
 from edgeseq.errors import InputError
-from edgeseq.events import EventScores, Tally, Truth, scores, streams, truths
+from edgeseq.events import ORDERS, EventScores, Tally, Truth, scores, streams, truths
 from edgeseq.manifest import Decision
 from edgeseq.models.contract import StreamingModel
 from edgeseq.training.evaluate import logits
 
-ORDERS = 5  # in which each subject's recordings are stitched: of few recordings there are few changes
 ENOUGH = 100  # changes to choose on: of fewer, what a rule gains may be chance, or those few people
 STREAMS = 4  # that the model hears together
 ANSWERS = 1 << 27  # that are kept at once, a byte each

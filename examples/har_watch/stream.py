@@ -1,7 +1,6 @@
 """A watch recording through an exported model, one sample at a time: prints the answer whenever it changes.
 
-    edgeseq demo har                                       # makes demo/gru-export
-    python examples/har_watch/stream.py demo/gru-export
+    python examples/har_watch/stream.py har_watch          # which comes with edgeseq; or an exported FOLDER
 
 Needs the base dependencies only; what it imports runs on the board as well.
 """

@@ -9,6 +9,7 @@ import shutil
 import msgspec
 import pytest
 
+from edgeseq.cli import accuracy
 from edgeseq.devices import check
 from edgeseq.devices.report.document import encode_report, read_report
 from edgeseq.devices.report.markdown import markdown
@@ -16,6 +17,9 @@ from edgeseq.devices.report.numbers import machine_name
 from edgeseq.devices.report.page import page
 from edgeseq.export import stage
 from edgeseq.folder import open_folder
+from edgeseq.manifest import Decision
+from edgeseq.models.store import load_model
+from edgeseq.training.heard import event_scores, hear
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,25 @@ def test_a_random_forest_stands_beside_the_model(edgeseq, exported, benched, tmp
     assert forest.models == ("gru-export",)
     assert 0.5 < forest.plain.accuracy <= 1
     assert forest.smoothed.frames == forest.plain.frames > 0
+    (model,) = read_report(tmp_path / "report.json").models
+    assert [found.rule for found in forest.following] == [Decision(), model.decision]
+    followed = [(each.rule, each.scores.events, each.scores.hours, each.orders) for each in model.following]
+    assert followed == [(each.rule, each.scores.events, each.scores.hours, each.orders) for each in forest.following]
+
+
+def test_a_model_follows_changes_in_its_engine_as_in_torch(exported, reported):
+    (model,) = read_report(reported[0] / "report.json").models
+    folder = open_folder(exported)
+    heard = hear(load_model(folder), accuracy.tested_on(folder))
+    assert [found.rule for found in model.following] == [Decision(), folder.manifest.decision]
+    for found in model.following:
+        wanted = event_scores(heard, found.rule)
+        assert found.scores.events == wanted.events > 0
+        assert found.scores.hours == pytest.approx(wanted.hours)
+        assert found.scores.accuracy == pytest.approx(wanted.accuracy, abs=2e-3)
+        assert found.scores.f1 == pytest.approx(wanted.f1, abs=0.02)
+    for name in ("report.html", "report.md"):
+        assert "false switches an hour" in (reported[0] / name).read_text()
 
 
 def test_without_the_data_the_report_says_so(edgeseq, exported, people, benched, tmp_path):

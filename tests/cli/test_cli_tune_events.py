@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from edgeseq.events import ORDERS
 from edgeseq.folder import open_folder
-from edgeseq.training.heard import ORDERS
 
 pytestmark = pytest.mark.usefixtures("few_frames_do")
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeseq.data import load
+
 STREAM = [sys.executable, "-m", "edgeseq", "stream"]
 
 
@@ -56,7 +58,9 @@ def test_the_terminal_shows_answers_gaps_and_what_it_came_to():
     )
 
 
-def test_a_stream_without_gyroscope_is_refused_with_what_to_do(tmp_path):
+@pytest.fixture
+def without_gyroscope(tmp_path):
+    """A capture of three seconds of a watch that says what its accelerometer does, and nothing else."""
     values = {"x": 0, "y": 0, "z": -1}
     payload = [
         {"name": "accelerometerUncalibrated", "time": 10**18 + i * 20_000_000, "values": values} for i in range(150)
@@ -64,8 +68,31 @@ def test_a_stream_without_gyroscope_is_refused_with_what_to_do(tmp_path):
     message = json.dumps({"messageId": 1, "sessionId": "s", "deviceId": "w", "payload": payload})
     file = tmp_path / "capture.jsonl"
     file.write_text(json.dumps({"time": 0, "format": "sensor-logger", "text": message}) + "\n")
-    said = stream("har_watch", "--source", f"replay:{file}", code=2).stderr.decode()
+    return file
+
+
+def test_a_stream_without_gyroscope_is_refused_with_what_to_do(without_gyroscope):
+    said = stream("har_watch", "--source", f"replay:{without_gyroscope}", code=2).stderr.decode()
     assert "lacks the gyroscope, which har_watch was trained with" in said
+    assert "or use a model that was trained without it: har_watch_acc" in said
+
+
+def test_a_stream_without_gyroscope_is_answered_by_a_model_that_was_trained_without_it(without_gyroscope):
+    document = json.loads(stream("har_watch_acc", "--source", f"replay:{without_gyroscope}", "--json").stdout)
+    (found,) = document["streams"].values()
+    assert (found["counts"]["frames"], found["missing"]) == (150, "")
+
+
+def test_the_accelerations_of_a_recording_are_answered_line_by_line():
+    lines = [
+        line(number, recording) for number, recording in enumerate(load("spar_watch_acc").recordings[0].x.tolist())
+    ]
+    said = stream("har_watch_acc", "--source", "stdin", "--json", stdin=b"".join(lines[:500]))
+    (found,) = json.loads(said.stdout)["streams"].values()
+    assert found["counts"]["frames"] == 500
+    refused = stream("har_watch", "--source", "stdin", stdin=b"".join(lines[:5])).stderr.decode()
+    assert "5 messages were refused" in refused
+    assert "a frame of 3 values came: 6 are needed (ax, ay, az, wx, wy, wz)" in " ".join(refused.split())
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,18 @@ def test_spar_watch_is_what_its_readme_says():
     assert 0.9 < still < 1.2  # gravity, in g
 
 
+def test_spar_watch_acc_is_spar_watch_without_the_gyroscope():
+    whole, accelerations = load("spar_watch"), load("spar_watch_acc")
+    assert accelerations.channels == ("ax", "ay", "az")
+    assert accelerations.units == ("g", "g", "g")
+    assert (accelerations.signs, accelerations.worn) == (whole.signs, whole.worn) == ("apple", "wrist")
+    for one, other in zip(accelerations.recordings, whole.recordings, strict=True):
+        assert (one.name, one.subject) == (other.name, other.subject)
+        np.testing.assert_array_equal(one.x, other.x[:, :3])
+        np.testing.assert_array_equal(one.y, other.y)
+    assert accelerations.fingerprint() != whole.fingerprint()
+
+
 def test_spar_watch_ships_with_its_licence():
     folder = resources.files("edgeseq.data.spar_watch")
     assert "David M. Burns" in folder.joinpath("LICENSE.txt").read_text(encoding="utf-8")

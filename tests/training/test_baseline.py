@@ -12,9 +12,20 @@ from edgeseq.data import Dataset, Recording, split_by_subject
 from edgeseq.data.dataset import PIXEL, SOUND
 from edgeseq.data.frames import framed
 from edgeseq.errors import InputError, MissingDependency
+from edgeseq.events import streams
+from edgeseq.manifest import Decision
 from edgeseq.signal.log_mel import LogMel, for_rate, log_mel
 from edgeseq.training.augment import Triads
-from edgeseq.training.baseline import cepstra, described, features, forest_baseline, majority_baseline
+from edgeseq.training.baseline import (
+    cepstra,
+    described,
+    features,
+    forest_baseline,
+    forest_events,
+    grow,
+    majority_baseline,
+    scored,
+)
 
 RATE = 20.0
 
@@ -55,6 +66,45 @@ def test_it_is_scored_from_the_same_frame_on_as_models_are(unscored):
         for r in data.recordings
     )
     assert forest_baseline(split(dataclasses.replace(data, recordings=hidden)))[0] == plain
+
+
+@pytest.fixture(scope="module")
+def grown():
+    """A forest, and streams of somebody it has not met in which four labels follow each other."""
+    parts = split(movements())
+    twice = dataclasses.replace(parts.test, recordings=parts.test.recordings * 2)
+    return grow(parts), streams(twice, orders=3)
+
+
+def test_it_follows_a_change_within_its_window_and_later_where_it_is_smoothed(grown):
+    plain, calm, deaf = forest_events(*grown, [Decision(), Decision(1.0), Decision(enter=1.0)])
+    assert plain.events == calm.events > 0
+    assert plain.missed == calm.missed == 0
+    assert 0 < plain.delay_median < plain.delay_p90 <= 2.0
+    assert calm.delay_median > plain.delay_median
+    assert plain.accuracy > 0.7
+    assert (deaf.missed, deaf.f1, deaf.unknown) == (1.0, 0.0, 1.0)  # nothing is ever likelier than 1
+
+
+def test_between_two_of_its_answers_the_last_one_stands(grown):
+    forest, heard = grown
+    (found,) = forest_events(forest, heard, [Decision()])
+    assert found.unknown == 0.0  # though it is asked at every other frame only
+    later = tuple(dataclasses.replace(r, x=r.x[1:], y=r.y[1:]) for r in heard.recordings)
+    (shifted,) = forest_events(forest, dataclasses.replace(heard, recordings=later), [Decision()])
+    assert abs(shifted.delay_median - found.delay_median) <= 2 / RATE + 1e-9
+
+
+def test_a_stream_shorter_than_what_is_not_scored_holds_no_change(grown):
+    forest, heard = grown
+    short = tuple(dataclasses.replace(r, x=r.x[:20], y=r.y[:20]) for r in heard.recordings)
+    (found,) = forest_events(forest, dataclasses.replace(heard, recordings=short), [Decision()])
+    assert (found.events, found.hours) == (0, 0.0)
+
+
+def test_a_forest_that_was_grown_scores_as_the_baseline_does():
+    parts = split(movements())
+    assert scored(grow(parts, seed=3), parts.test, smoothing=0.5) == forest_baseline(parts, seed=3, smoothing=0.5)
 
 
 def test_where_less_is_left_unscored_the_window_is_shorter():

@@ -1,9 +1,20 @@
-"""SPAR: shoulder physiotherapy exercises, a watch on the wrist. Shipped with edgeseq."""
+"""SPAR: shoulder physiotherapy exercises, a watch on the wrist. Shipped with edgeseq.
+
+``spar_watch_acc`` is the same recordings without the gyroscope: for watches that have none.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import msgspec
+
+from edgeseq.data.dataset import Dataset
 from edgeseq.data.facts import Facts, Known
 from edgeseq.data.npz import read_npz
+
+ACCELERATIONS = 3  # channels, the first ones
 
 SPAR_WATCH = Known(
     Facts(
@@ -29,4 +40,29 @@ SPAR_WATCH = Known(
     ),
     read_npz,
     ("spar_watch.npz",),
+)
+
+
+def read_accelerations(path: Path) -> Dataset:
+    """The recordings of the file with the channels of the accelerometer alone.
+
+    Raises:
+        InputError: what :func:`~edgeseq.data.npz.read_npz` refuses.
+    """
+    whole = read_npz(path)
+    recordings = tuple(dataclasses.replace(each, x=each.x[:, :ACCELERATIONS].copy()) for each in whole.recordings)
+    channels, units = whole.channels[:ACCELERATIONS], whole.units[:ACCELERATIONS]
+    return dataclasses.replace(whole, recordings=recordings, channels=channels, units=units)
+
+
+SPAR_WATCH_ACC = Known(
+    msgspec.structs.replace(
+        SPAR_WATCH.facts,
+        name="spar_watch_acc",
+        summary="the recordings of spar_watch without the gyroscope, for watches that have none",
+        channels=SPAR_WATCH.facts.channels[:ACCELERATIONS],
+    ),
+    read_accelerations,
+    SPAR_WATCH.forms,
+    folder=SPAR_WATCH.facts.name,
 )

@@ -7,9 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from edgeseq.devices.report.changes import changes
+from edgeseq.devices.report.document import Baseline, Following
 from edgeseq.devices.report.markdown import escape, markdown
 from edgeseq.devices.report.page import confusion, page, unbroken
 from edgeseq.errors import MissingDependency
+from edgeseq.events import EventScores
 from edgeseq.manifest import Decision
 from edgeseq.metrics import Scores
 
@@ -141,6 +143,57 @@ def test_a_tuned_model_stands_with_its_event_scores_before_and_after(make_report
         assert "0.600" in content
     assert "How it follows changes" in page(made)
     assert "follows changes" not in page(make_report(plain))
+
+
+def follows(rule, f1, **changed):
+    fields = {"delay_median": 0.5, "delay_p90": 1.5, "missed": 0.125, "false_switches_per_hour": 40.0}
+    fields |= {"events": 26, "hours": 0.25, "f1": f1, "accuracy": 0.75, "unknown": 0.0}
+    return Following(rule, EventScores(**{**fields, **changed}), 5)
+
+
+def test_models_stand_with_how_they_follow_changes_beside_the_forest(make_report, make_model):
+    calm = Decision(smoothing=1.0)
+    model = make_model(following=(follows(Decision(), 0.25), follows(calm, 0.5, delay_median=None, missed=1.0)))
+    better = make_model("better", "e", following=(follows(Decision(), 0.9),))
+    forest = Baseline(
+        name="random forest",
+        models=("gru-export", "better"),
+        following=(follows(Decision(), 0.3), follows(Decision(1.0), 0.6)),
+    )
+    made = make_report(model, better, baselines=(forest,))
+    assert changes(made).rows == (
+        ("gru-export", "each frame", "0.50", "1.50", "12.5", "40.0", "0.250", "75.0"),
+        ("gru-export", "smoothed 1 s", "–", "1.50", "100.0", "40.0", "0.500", "75.0"),
+        ("better", "each frame", "0.50", "1.50", "12.5", "40.0", "0.900", "75.0"),
+        ("random forest", "each frame", "0.50", "1.50", "12.5", "40.0", "0.300", "75.0"),
+        ("random forest", "smoothed 1 s", "0.50", "1.50", "12.5", "40.0", "0.600", "75.0"),
+    )
+    for content in (page(made), markdown(made)):
+        text = content.replace("\u00a0", " ")
+        assert "Of 26 changes in 15 minutes of the people tested, whose recordings were joined in 5 orders" in text
+        assert text.count("Of 26 changes") == 1
+        assert "The random forest follows changes better than gru-export, by the F1 of each frame" in text
+        assert "The random forest follows changes better than gru-export, by the F1 of their rules." in text
+
+
+def test_models_that_were_followed_on_other_people_say_on_how_many_changes_each(make_report, make_model):
+    one = make_model(following=(follows(Decision(), 0.25),))
+    other = make_model("other", "e", following=(follows(Decision(), 0.25, events=9),), split={"test": ("p1",)})
+    notes = changes(make_report(one, other)).notes
+    assert notes[0].startswith("gru-export: Of 26 changes")
+    assert notes[1].startswith("other: Of 9 changes")
+
+
+def test_a_tuned_model_that_was_followed_here_keeps_what_torch_found_of_the_rule_before(make_report, make_model):
+    before = {"delay_median_before": 1.25, "event_f1_before": 0.6}
+    metrics = {f"test_{name}": value for name, value in {**before, "event_f1": 0.9}.items()}
+    rule = Decision(0.25, enter=0.6)
+    model = make_model(metrics=metrics, decision=rule, following=(follows(Decision(), 0.25), follows(rule, 0.875)))
+    assert changes(make_report(model)).rows == (
+        ("gru-export", "each frame", "0.50", "1.50", "12.5", "40.0", "0.250", "75.0"),
+        ("gru-export", "before", "1.25", "–", "–", "–", "0.600", "–"),
+        ("gru-export", "tuned", "0.50", "1.50", "12.5", "40.0", "0.875", "75.0"),
+    )
 
 
 def test_what_is_missing_is_said_on_both_pages(make_report, make_model, make_row):
