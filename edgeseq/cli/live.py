@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeseq.cli.output import Document, Show, need
 from edgeseq.errors import EdgeseqError, InputError
@@ -194,7 +194,12 @@ def _teller(show: Show) -> OnEvent:
 
 
 def _summed(show: Show, hub: Hub, models: Mapping[str, Folder]) -> Document:
-    seen = hub.look({})
+    """The last of every stream.
+
+    Raises:
+        InputError: nothing at all could be answered of what came.
+    """
+    seen, said = hub.look({}), list[str]()
     for name, stream in seen["streams"].items():
         stream.pop("frames")
         counts, step = stream["counts"], stream["step_us"] or {"p50": 0.0, "p99": 0.0}
@@ -207,14 +212,23 @@ def _summed(show: Show, hub: Hub, models: Mapping[str, Folder]) -> Document:
         show.line()
         show.facts(rows)
         if stream["missing"]:
-            without = _without(stream["missing"], models[stream["model"]])
-            raise InputError(
-                f"{name} lacks {stream['missing']}, which {stream['model']} was trained with: switch it on where it "
-                f"comes from, or use a model that was trained without it{without}"
-            )
+            said.append(_lacking(name, stream, models[stream["model"]]))
     if seen["refused"]:
-        show.warn(f"{seen['refused']} messages were refused, the last because {seen['why']}")
+        said.append(f"{seen['refused']} messages were refused, the last because {seen['why']}")
+    if said and not any(stream["counts"]["frames"] for stream in seen["streams"].values()):
+        raise InputError("; ".join(said))
+    for each in said:
+        show.warn(each)
     return {"streams": seen["streams"], "refused": seen["refused"]}
+
+
+def _lacking(name: str, stream: Mapping[str, Any], folder: Folder) -> str:
+    """What a stream lacks, and what to do."""
+    missing, model = stream["missing"], stream["model"]
+    return (
+        f"{name} lacks {missing}, which {model} was trained with: switch it on where it comes from, or use a model "
+        f"that was trained without it{_without(missing, folder)}"
+    )
 
 
 def _without(missing: str, folder: Folder) -> str:
