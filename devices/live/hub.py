@@ -79,6 +79,12 @@ class Hub:
         """Whether the thread that answers has died of a mistake of ours."""
         return self._failed is not None
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """What each stream lacks to be answered, in words; "" where it is nothing."""
+        with self._lock:
+            return {name: view.missing for name, view in self._views.items()}
+
     def put(self, arrival: Arrival, *, wait: bool = False) -> Future[None]:
         """Take what has arrived; ``wait`` until there is room for it.
 

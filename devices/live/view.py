@@ -77,6 +77,11 @@ class View:
             "missing": framer.missing,
         }
 
+    @property
+    def missing(self) -> str:
+        """What the stream lacks to be answered, in words."""
+        return str(self._standing["missing"])
+
     def look(self, since: int) -> tuple[dict[str, Any], tuple[list[int], list[int]]]:
         """What is new since a number that an earlier look gave, and how things stand; the times taken, in ns.
 

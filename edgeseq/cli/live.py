@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeseq.devices.live.wearer import Event
 
 PORT = 8420
-POLL = 0.2  # seconds between two looks whether it is over
+POLL = 0.2  # seconds between two looks whether it is over, or a stream lacks something
 REORDER = 0.2  # seconds: what networks do to messages; a replay needs none of it
 
 
@@ -154,8 +154,10 @@ def _run(show: Show, hub: Hub, sources: Sequence[Source], asked: Asked) -> None:
             recordings = Path() if asked.record is None else asked.record.parent
             asked.page.serve(hub, recordings, until=lambda: bool(broke) or hub.has_failed)
         else:
+            told: set[str] = set()
             while any(thread.is_alive() for thread in threads) and not broke:
                 time.sleep(POLL)
+                _say_what_lacks(show, hub, told)
     except KeyboardInterrupt:
         show.note("stopped")
     finally:
@@ -166,6 +168,14 @@ def _run(show: Show, hub: Hub, sources: Sequence[Source], asked: Asked) -> None:
         raise broke[0]
     if failed and len(failed) == len(sources):
         raise failed[0]
+
+
+def _say_what_lacks(show: Show, hub: Hub, told: set[str]) -> None:
+    """Say of each stream, once, what keeps it from being answered: no event does."""
+    for name, missing in hub.missing.items():
+        if missing and name not in told:
+            told.add(name)
+            show.line(f"{name}: no answer is possible, the stream lacks {missing}", "yellow")
 
 
 def _invite(show: Show, page: Page) -> None:

@@ -94,7 +94,9 @@ def stream(
 
     Example: edgeseq stream runs/gru-export --speed 3
 
-    Example: edgeseq stream runs/gru-export --source http --page
+    Example: edgeseq stream har_watch --source replay:spar_watch --page
+
+    Example: edgeseq stream har_watch --source http --page --host 0.0.0.0
     """
     from edgeseq.devices.session import Session
     from edgeseq.devices.stream import read_frames

@@ -58,27 +58,28 @@ def test_the_terminal_shows_answers_gaps_and_what_it_came_to():
     )
 
 
-@pytest.fixture
-def without_gyroscope(tmp_path):
-    """A capture of three seconds of a watch that says what its accelerometer does, and nothing else."""
-    values = {"x": 0, "y": 0, "z": -1}
+def without_gyroscope(number: int, time: int = 0) -> str:
+    """A line of a capture: three seconds of a watch that says what its accelerometer does, and nothing else."""
+    values, begin = {"x": 0, "y": 0, "z": -1}, 10**18 + number * 3 * 10**9
     payload = [
-        {"name": "accelerometerUncalibrated", "time": 10**18 + i * 20_000_000, "values": values} for i in range(150)
+        {"name": "accelerometerUncalibrated", "time": begin + i * 20_000_000, "values": values} for i in range(150)
     ]
-    message = json.dumps({"messageId": 1, "sessionId": "s", "deviceId": "w", "payload": payload})
+    message = json.dumps({"messageId": number, "sessionId": "s", "deviceId": "w", "payload": payload})
+    return json.dumps({"time": time, "format": "sensor-logger", "text": message}) + "\n"
+
+
+def test_a_stream_without_gyroscope_is_refused_with_what_to_do(tmp_path):
     file = tmp_path / "capture.jsonl"
-    file.write_text(json.dumps({"time": 0, "format": "sensor-logger", "text": message}) + "\n")
-    return file
-
-
-def test_a_stream_without_gyroscope_is_refused_with_what_to_do(without_gyroscope):
-    said = stream("har_watch", "--source", f"replay:{without_gyroscope}", code=2).stderr.decode()
+    file.write_text(without_gyroscope(1))
+    said = stream("har_watch", "--source", f"replay:{file}", code=2).stderr.decode()
     assert "lacks the gyroscope, which har_watch was trained with" in said
     assert "or use a model that was trained without it: har_watch_acc" in said
 
 
-def test_a_stream_without_gyroscope_is_answered_by_a_model_that_was_trained_without_it(without_gyroscope):
-    document = json.loads(stream("har_watch_acc", "--source", f"replay:{without_gyroscope}", "--json").stdout)
+def test_a_stream_without_gyroscope_is_answered_by_a_model_that_was_trained_without_it(tmp_path):
+    file = tmp_path / "capture.jsonl"
+    file.write_text(without_gyroscope(1))
+    document = json.loads(stream("har_watch_acc", "--source", f"replay:{file}", "--json").stdout)
     (found,) = document["streams"].values()
     assert (found["counts"]["frames"], found["missing"]) == (150, "")
 
@@ -93,6 +94,13 @@ def test_the_accelerations_of_a_recording_are_answered_line_by_line():
     refused = stream("har_watch", "--source", "stdin", stdin=b"".join(lines[:5]), code=2).stderr.decode()
     assert "5 messages were refused" in refused
     assert "a frame of 3 values came: 6 are needed (ax, ay, az, wx, wy, wz)" in " ".join(refused.split())
+
+
+def test_what_a_stream_lacks_is_told_once_while_it_still_comes(tmp_path):
+    file = tmp_path / "capture.jsonl"
+    file.write_text("".join(without_gyroscope(number, time=2 * 10**9 * number) for number in range(3)))  # 4 s of it
+    said = stream("har_watch", "--source", f"replay:{file}", code=2).stdout.decode()
+    assert said.count("w: no answer is possible, the stream lacks the gyroscope") == 1
 
 
 @pytest.mark.parametrize(
