@@ -100,6 +100,25 @@ cell lose up to four, and the feed-forward LMU, whose window ends by itself, nex
 {rows}
 """
 
+WATCHES = """
+## Four watches on a live page
+
+`python benchmarks/live_watches.py --out benchmarks/results/live_watches.json`, on {machine}. {watches} clients push a
+watch each to `edgeseq stream {model} --source http --page` at {rate:g} readings a second, for {seconds:g} s, as a
+message for each reading or for ten; beside them nobody looks, or {lookers} pages do, of which one reads nothing.
+*Answer* is the time in the server from the arrival of a message to its last answer, *step* that of the model and its
+decision in it (of the stream that has the largest), *post* what a client waits, over a kept connection; *processor*
+the share of one core. Medians of {rounds} rounds, each with a fresh server. The clients, on the same two cores, take
+their share.
+
+| readings a message | pages | answer, p50 and p99, ms | step, us | post, ms | processor |
+|---:|---:|---:|---:|---:|---:|
+{rows}
+
+{lost} readings were refused or left out; the frames that were not answered at the end are those that `--reorder` has
+wait.
+"""
+
 
 def read(name: str) -> Any:
     """The result file of a benchmark."""
@@ -185,9 +204,27 @@ def hour() -> str:
     return HOUR.format(rows="\n".join(rows))
 
 
+def watches() -> str:
+    """Live streams side by side."""
+    found, rows = read("live_watches"), []
+    for row in found["rows"]:
+        answer = f"{row['answer_p50_us'] / 1000:.2f}, {row['answer_p99_us'] / 1000:.1f}"
+        step = f"{row['step_p50_us']:.0f}, {row['step_p99_us']:.0f}"
+        post = f"{row['post_p50_ms']:.1f}, {row['post_p99_ms']:.1f}"
+        share = f"{100 * row['cpu']:.0f} %"
+        rows.append(f"| {row['readings_a_message']} | {row['lookers']} | {answer} | {step} | {post} | {share} |")
+    return WATCHES.format(
+        **{name: found[name] for name in ("machine", "watches", "model", "seconds", "rounds")},
+        rate=50,
+        lookers=max(row["lookers"] for row in found["rows"]),
+        rows="\n".join(rows),
+        lost=f"{sum(row['refused'] + row['left_out'] for row in found['rows']):.0f}",
+    )
+
+
 def document() -> str:
     """The whole page."""
-    return HEAD + training() + forms() + blocks() + retime() + hour()
+    return HEAD + training() + forms() + blocks() + retime() + hour() + watches()
 
 
 if __name__ == "__main__":
