@@ -19,6 +19,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -152,7 +153,7 @@ def application(hub: Hub, *, recordings: Path, hosts: frozenset[str] = LOCAL, to
     async def look(socket: WebSocket) -> None:
         await socket.accept()
         if len(lookers) == LOOKERS:
-            await socket.close(LATER, f"{LOOKERS} pages look already: close one of them")
+            await _close(socket, LATER, f"{LOOKERS} pages look already: close one of them")
             return
         lookers.add(socket)
         since: dict[str, int] = {}
@@ -164,7 +165,7 @@ def application(hub: Hub, *, recordings: Path, hosts: frozenset[str] = LOCAL, to
         except WebSocketDisconnect:
             return
         except InputError as error:
-            await socket.close(UNREADABLE, str(error)[:100])
+            await _close(socket, UNREADABLE, str(error)[:100])
         finally:
             lookers.discard(socket)
 
@@ -193,6 +194,8 @@ def _answering(handle: Handler) -> Handler:
             return JSONResponse({"error": str(error)}, 413, headers={"Connection": "close"})
         except EdgeseqError as error:
             return JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
 
     return handled
 
@@ -219,6 +222,11 @@ async def _body(request: Request) -> bytes:
         return b"".join(parts)
 
     return await asyncio.wait_for(read(), BODY_SECONDS)
+
+
+async def _close(socket: WebSocket, code: int, why: str) -> None:
+    with suppress(WebSocketDisconnect):  # it has gone by itself
+        await socket.close(code, why)
 
 
 async def _asked(socket: WebSocket) -> _Since:

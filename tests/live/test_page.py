@@ -47,6 +47,19 @@ COLOURS_OF_BAND = """
     for (let i = 0; i < row.length; i += 4) if (row[i + 3] === 255) found.add(String(row.slice(i, i + 3)));
     return found.size;
 """
+LISTEN = """
+window.said = [];
+window.shares = new Set();
+window.labels = [document.querySelector(".answer strong").textContent];
+new MutationObserver((changes) => {
+  for (const { target } of changes) {
+    const element = target.nodeType === Node.TEXT_NODE ? target.parentElement : target;
+    if (element.closest?.("[aria-live], [role=status], [role=alert]")) window.said.push(element.textContent);
+    if (element.matches(".answer span")) window.shares.add(element.textContent);
+    if (element.matches(".answer strong")) window.labels.push(element.textContent);
+  }
+}).observe(document.body, { subtree: true, childList: true, characterData: true });
+"""
 
 
 class Page(NamedTuple):
@@ -195,9 +208,12 @@ def test_a_band_shows_the_answers_in_the_colours_of_their_labels(page):
     assert len(set(borders)) == len(borders) == 7
 
 
-def test_only_the_answer_is_announced_and_not_its_percentage(page):
-    live = page.driver.find_elements(By.CSS_SELECTOR, "article [aria-live]")
-    assert [(found.tag_name, found.get_attribute("aria-live")) for found in live] == [("strong", "polite")]
+def test_who_listens_is_told_each_new_answer_and_no_percentages(page):
+    page.driver.execute_script(LISTEN)
+    page.until(lambda: len(page.driver.execute_script("return window.labels")) >= 3, "the answer does not change")
+    labels, said, shares = page.driver.execute_script("return [window.labels, window.said, window.shares.size]")
+    assert said == labels[1:]
+    assert shares > 10
 
 
 def test_a_lost_connection_is_said_and_so_is_that_it_came_back(begin):

@@ -244,13 +244,19 @@ function band(pen, { canvas, columns, labels }, rows, colour) {
     const isNext = end < rows.length && rows[end][0] - rows[end - 1][0] <= GAP;
     const [left, right] = [x(rows[begin][0]), x(rows[isNext ? end : end - 1][0])];
     const number = label(rows[begin]);
-    pen.fillStyle = colour(number < 0 ? "--line" : `--c${number % COLOURS}`);
+    const fill = colour(number < 0 ? "--line" : `--c${number % COLOURS}`);
+    pen.fillStyle = fill;
     pen.fillRect(left, 2, Math.max(1, right - left - 1), height - 4);
     const said = number < 0 ? "unknown" : labels[number];
     if (pen.measureText(said).width + 10 > right - left) continue;
-    pen.fillStyle = colour(number < 0 ? "--ink" : "--card");
+    pen.fillStyle = isBright(fill) ? "#000" : "#fff";
     pen.fillText(said, left + 5, height / 2 + 4);
   }
+}
+
+function isBright(colour) {
+  const [red, green, blue] = [1, 3, 5].map((i) => (parseInt(colour.slice(i, i + 2), 16) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18; // where black reads better than white
 }
 
 function plot(pen, { canvas, columns, range }, rows, colour) {
