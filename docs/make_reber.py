@@ -74,8 +74,10 @@ the dense one. Zeros are products like all others to both engines.{refused}
 
 {table}
 """
-REFUSED = """ No times of {cells}: its state grows without bound when strings follow each
-other without a reset, as they do in a stream, and `edgeseq export` refuses it ("is not stable")."""
+REFUSED = """
+
+No times of {cells}: its state grows without bound when strings follow each other without a reset, as they do in a
+stream, and `edgeseq export` refuses it ("is not stable")."""
 WIRED = """
 ## Wired by random graphs
 
