@@ -19,6 +19,7 @@ from edgeseq.signal.readings import SECOND
 
 RECENT = 20.0  # seconds of arrivals that are kept
 RECENT_BYTES = 16 << 20
+HEADS = 8  # lines before the first reading of a kind
 OBJECT = 200  # bytes that an arrival takes beside its body, about
 
 
@@ -28,7 +29,7 @@ class Capture:
     def __init__(self) -> None:
         self._recent: deque[Arrival] = deque()
         self._bytes = 0
-        self._heads: dict[tuple[str, str], Arrival] = {}
+        self._heads: dict[tuple[str, str], list[Arrival]] = {}
         self._begun: set[tuple[str, str]] = set()
         self._file: tuple[Path, BinaryIO] | None = None
 
@@ -45,8 +46,11 @@ class Capture:
         """
         self._recent.append(arrival)
         self._bytes += _size(arrival)
-        while self._bytes > RECENT_BYTES or abs(arrival.time - self._recent[0].time) > RECENT * SECOND:
-            self._bytes -= _size(self._recent.popleft())  # or our own clock was set
+        while self._recent and (
+            self._bytes > RECENT_BYTES
+            or abs(arrival.time - self._recent[0].time) > RECENT * SECOND  # or our own clock was set
+        ):
+            self._bytes -= _size(self._recent.popleft())
         if self._file is None:
             return
         path, file = self._file
@@ -62,8 +66,9 @@ class Capture:
         key = (arrival.format, arrival.channel)
         if readings:
             self._begun.add(key)
-        elif key not in self._begun:
-            self._heads.setdefault(key, arrival)
+        elif key not in self._begun and arrival.body.strip():
+            heads = self._heads.setdefault(key, [])
+            heads += [arrival] if len(heads) < HEADS else []
 
     def begin(self, path: Path) -> list[Arrival]:
         """Record to a file from now on; what it begins with, and what is to be heard again therefore.
@@ -91,7 +96,7 @@ class Capture:
 
     def _lost_heads(self) -> list[Arrival]:
         """The headers that have come longer ago, as if they had come with what is kept."""
-        lost = [head for head in self._heads.values() if head not in self._recent]
+        lost = [head for heads in self._heads.values() for head in heads if head not in self._recent]
         return [msgspec.structs.replace(head, time=self._recent[0].time) for head in lost if self._recent]
 
     def end(self) -> None:

@@ -22,7 +22,7 @@ from edgeseq.errors import EdgeseqError, InputError, unknown
 from edgeseq.folder import Folder
 from edgeseq.signal.arrivals import Arrival, Decoders
 from edgeseq.signal.readings import SECOND
-from edgeseq.signal.senders.message import Message
+from edgeseq.signal.senders.message import MAX_BYTES, Message
 
 POLL = 0.2  # seconds between two looks whether the thread that answers is alive
 WAITING, WAITING_BYTES = 1000, 32 << 20  # of messages that may wait to be answered
@@ -155,15 +155,24 @@ class Hub:
         work = _Work(job, Future(), size)
         work.done.set_running_or_notify_cancel()  # who waits for it may leave, and it is answered all the same
         while True:
-            if not self._thread.is_alive():
-                raise RuntimeError("the thread that answers has died or was closed") from self._failed
+            if self._has_ended:
+                raise self._why_ended() from self._failed
             if self._put(work, POLL if wait else 0.0):
                 break
             if not wait:
                 raise TooBusy(f"{self._queue.qsize()} messages wait to be answered: this machine is too slow for them")
-        if not self._thread.is_alive():
+        if self._has_ended:
             self._give_up()  # it ended between the two
         return work.done
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._failed is not None or not self._thread.is_alive()
+
+    def _why_ended(self) -> BaseException:
+        if isinstance(self._failed, BrokenPipeError | SystemExit):  # who was told the events has gone
+            return self._failed
+        return RuntimeError("the thread that answers has died or was closed")
 
     def _put(self, work: _Work, timeout: float) -> bool:
         if self._waiting and self._waiting + work.size > WAITING_BYTES:
@@ -205,17 +214,26 @@ class Hub:
             while True:
                 work = self._queue.get_nowait()
                 if work is not None:
-                    work.done.set_exception(RuntimeError("the thread that answers has died"))
+                    work.done.set_exception(self._why_ended())
 
     def _hear(self, arrival: Arrival, arrived: int) -> None:
+        refused: list[EdgeseqError] = []
         try:
+            if len(arrival.body) > MAX_BYTES:
+                raise InputError(f"{len(arrival.body):,} bytes came: {MAX_BYTES:,} are read at most")
             self._keep(arrival)
             for name, message in self._decoded(arrival):
-                view = self._view(name, arrival.time)
-                self._tell(name, view, view.wearer.hear(message), arrived)
+                try:
+                    view = self._view(name, arrival.time)
+                    self._tell(name, view, view.wearer.hear(message), arrived)
+                except EdgeseqError as error:  # another stream's readings in it are answered
+                    refused.append(error)
         except EdgeseqError as error:
-            self._refuse(error)
-            raise
+            refused.append(error)
+        for each in refused:
+            self._refuse(each)
+        if refused:
+            raise refused[0]
 
     def _keep(self, arrival: Arrival) -> None:
         """Record what arrived; where that fails it is said, once, and the stream goes on without."""
@@ -278,16 +296,15 @@ class Hub:
         if len(self._views) < WEARERS:
             return
         longest = min(self._views, key=lambda known: self._views[known].heard)
-        if now - self._views[longest].heard < SILENT * SECOND:
+        if abs(now - self._views[longest].heard) < SILENT * SECOND:  # or our own clock was set
             raise InputError(f"{name} is one more stream than the {WEARERS} that are answered at once")
         del self._views[longest]
 
     def _record(self, file: Path | None) -> None:
-        with self._lock:
+        if file is None:
             self._capture.end()
-            first = self._capture.begin(file) if file is not None else []
-        if file is not None:
-            self._hear_again(first)
+        else:
+            self._hear_again(self._capture.begin(file))
 
     def _hear_again(self, arrivals: Iterable[Arrival]) -> None:
         """Let every stream begin with what came last; what comes of that was told already, and nothing is counted."""
@@ -295,15 +312,18 @@ class Hub:
         for view in self._views.values():
             view.wearer.begin()
         for arrival in arrivals:
-            with suppress(InputError):  # it was counted when it came
+            with suppress(EdgeseqError):  # it was counted when it came
                 for name, message in self._decoded(arrival):
-                    if name in self._views:
-                        for _ in self._views[name].wearer.hear(message):
-                            pass
+                    self._hear_quietly(name, message)
         for view in self._views.values():
             view.wearer.go_on()
             with self._lock:
                 view.settle()
+
+    def _hear_quietly(self, name: str, message: Message) -> None:
+        with suppress(EdgeseqError):
+            for _ in self._views[name].wearer.hear(message) if name in self._views else ():
+                pass
 
     def _refuse(self, error: EdgeseqError) -> None:
         with self._lock:

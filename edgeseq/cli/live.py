@@ -155,7 +155,7 @@ def _run(show: Show, hub: Hub, sources: Sequence[Source], asked: Asked) -> None:
             asked.page.serve(hub, recordings, until=lambda: bool(broke) or hub.has_failed)
         else:
             told: set[str] = set()
-            while any(thread.is_alive() for thread in threads) and not broke:
+            while any(thread.is_alive() for thread in threads) and not broke and not hub.has_failed:
                 time.sleep(POLL)
                 _say_what_lacks(show, hub, told)
     except KeyboardInterrupt:

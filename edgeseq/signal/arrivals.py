@@ -24,6 +24,7 @@ from edgeseq.signal.senders.sensor_logger import SensorLogger
 from edgeseq.signal.senders.sensor_server import SensorServer
 
 Decode = Callable[[bytes, int], tuple[Message, ...]]
+LONGER, OBJECT = 2, 1000  # times a body and bytes beside it that its line may be as text
 MAX_LINE = 4 << 20  # of a capture: the longest message, written out
 
 
@@ -97,11 +98,14 @@ class Decoders:
 def write_arrival(file: BinaryIO, arrival: Arrival) -> None:
     """Add an arrival to a capture."""
     try:
-        line = _Line(arrival.time, arrival.format, text=arrival.body.decode(), channel=arrival.channel)
+        text = arrival.body.decode()
+        line = msgspec.json.encode(_Line(arrival.time, arrival.format, text=text, channel=arrival.channel))
     except UnicodeDecodeError:
+        line = b""
+    if not line or len(line) > LONGER * len(arrival.body) + OBJECT:  # control characters take six each
         coded = base64.b64encode(arrival.body).decode()
-        line = _Line(arrival.time, arrival.format, base64=coded, channel=arrival.channel)
-    file.write(msgspec.json.encode(line) + b"\n")
+        line = msgspec.json.encode(_Line(arrival.time, arrival.format, base64=coded, channel=arrival.channel))
+    file.write(line + b"\n")
 
 
 def read_capture(path: str | Path) -> Iterator[Arrival]:

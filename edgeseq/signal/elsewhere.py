@@ -24,6 +24,7 @@ class _Run:
         self.place = place
         self.held: list[Held] = []
         self.oldest = self.newest = 0
+        self.alone = True  # no other sensor has gone on where it was since the first of them
 
     def add(self, reading: Reading, row: tuple[float, ...]) -> None:
         self.oldest = min(self.oldest, reading.time) if self.held else reading.time
@@ -71,6 +72,8 @@ class Elsewhere:
                 self.behind += len(run.held)
             elif run is not None:
                 self.ahead += len(run.held)
+        for run in self._runs.values():
+            run.alone = False
         if not self._runs:
             self._turns.clear()
 
@@ -83,4 +86,6 @@ class Elsewhere:
         if not self._runs or (len(self._turns) < 2 and not ended):
             return False
         lasts = max(run.newest - run.oldest for run in self._runs.values())
-        return lasts >= LASTS * SECOND and (set(sensors) <= set(self._runs) or lasts >= LONGEST * SECOND)
+        if set(sensors) <= set(self._runs):
+            return lasts >= LASTS * SECOND
+        return all(run.alone for run in self._runs.values()) and lasts >= LONGEST * SECOND

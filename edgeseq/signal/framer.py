@@ -165,8 +165,9 @@ class Framer:
         return row if is_possible(reading) else None
 
     def _take(self, reading: Reading, row: tuple[float, ...], late: bool) -> None:
-        track = self._tracks.get(reading.sensor)
-        place = self._elsewhere.place(reading.time, track.newest) if track is not None and track.newest else 0
+        track, place = self._tracks.get(reading.sensor), 0
+        if track is not None and track.newest and self._layout.reads(reading.sensor):
+            place = self._elsewhere.place(reading.time, track.newest)
         if place < 0 and late:
             self.counts.late += 1
         elif place:
@@ -179,6 +180,7 @@ class Framer:
         track = self._tracks.setdefault(reading.sensor, Track())
         if self._done is not None and reading.time <= self._done:
             self.counts.late += 1
+            track.newest = max(track.newest, reading.time)
         elif len(track.times) >= CROWD:
             self.counts.impossible += 1
         elif not track.add(reading.time, row):
@@ -215,8 +217,8 @@ class Framer:
         return [name for name in self._sources if newest[name] < behind]
 
     def _frames(self, *, ended: bool = False) -> Iterator[Frame | Gap]:
-        if self._anchor is not None and (silent := self._silent()):
-            yield self._without(silent)
+        if silent := self._silent():
+            yield from self._without(silent)
         if not self._sources:
             self._sources = self._layout.sources(self._tracks) or ()
         tracks = [self._tracks[name] for name in self._sources]
@@ -272,16 +274,24 @@ class Framer:
         seconds = hole.apart / SECOND
         return Gap(hole.left, seconds, f"nothing came for {seconds:.2f} s")
 
-    def _without(self, silent: Sequence[str]) -> Gap:
-        """Begin anew without sensors that have fallen silent; where the model needs them, nothing comes of it."""
-        last = self._done or 0
+    def _without(self, silent: Sequence[str]) -> Iterator[Gap]:
+        """Begin anew without sensors that have fallen silent; where the model needs them, nothing comes of it.
+
+        Before the first frame it is no hole, and they are given up only for others that say the same.
+        """
+        others = [name for name in self._tracks if name not in silent]
+        if self._anchor is None and self._layout.sources(others) is None:
+            return
         for name in silent:
             del self._tracks[name]
+        self._sources = ()
+        if self._anchor is None:
+            return
+        last, self._anchor = self._done or 0, None
         for track in self._tracks.values():
             track.forget(last + 1)
-        self._sources, self._anchor = (), None
         self.counts.gaps += 1
-        return Gap(last, QUIET, f"{' and '.join(silent)} fell silent {QUIET:.0f} s ago")
+        yield Gap(last, QUIET, f"{' and '.join(silent)} fell silent {QUIET:.0f} s ago")
 
     def _forget(self) -> None:
         """Drop what no frame reads any more, and what has waited too long for a sensor that says nothing."""

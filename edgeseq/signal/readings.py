@@ -27,6 +27,8 @@ _SI = {
 LIMITS = {"acceleration": 64 * G, "turning": 140.0}
 """What no sensor that is worn can say, in m/s² and rad/s: twice the range of any, 32 g and 4,000 °/s."""
 
+LARGEST = 1e38  # and of anything else, so that a frame of float32 has room for it
+
 
 class Reading(NamedTuple):
     """What a sensor said at a moment: ``time`` in nanoseconds of its sender's clock, ``values`` in ``unit``."""
@@ -58,5 +60,5 @@ def factor(unit: str, wanted: str) -> float:
 def is_possible(reading: Reading) -> bool:
     """Whether all values are finite and no larger than a sensor can say."""
     measures = quantity(reading.unit)
-    limit = LIMITS[measures] / _SI[reading.unit][1] if measures else math.inf
+    limit = LIMITS[measures] / _SI[reading.unit][1] if measures else LARGEST
     return all(math.isfinite(value) and abs(value) <= limit for value in reading.values)

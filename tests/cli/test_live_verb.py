@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,28 @@ def test_what_a_stream_lacks_is_told_once_while_it_still_comes(tmp_path):
     file.write_text("".join(without_gyroscope(number, time=2 * 10**9 * number) for number in range(3)))  # 4 s of it
     said = stream("har_watch", "--source", f"replay:{file}", code=2).stdout.decode()
     assert said.count("w: no answer is possible, the stream lacks the gyroscope") == 1
+
+
+def test_who_leaves_while_it_is_told_ends_it_without_a_traceback():
+    lines = b"".join(line(number, [0.1, -0.9, 0.2 * (number // 200 % 9), 0.0, 0.0, 0.0]) for number in range(3000))
+    process = subprocess.Popen(
+        [*STREAM, "har_watch", "--source", "stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    with suppress(BrokenPipeError):
+        process.stdin.write(lines)
+        process.stdin.close()
+    said = process.stderr.read()
+    assert process.wait(60) != 0
+    assert b"Traceback" not in said
+    assert b"bug" not in said
 
 
 @pytest.mark.parametrize(

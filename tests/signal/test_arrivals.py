@@ -15,6 +15,7 @@ from edgeseq.manifest import Channel, Input, Normalization
 from edgeseq.signal.arrivals import Arrival, Decoders, read_capture, write_arrival
 from edgeseq.signal.readings import FRAME, Reading
 from edgeseq.signal.senders.frames import Lines, line_of
+from edgeseq.signal.senders.message import MAX_BYTES
 
 WATCH = Input((Channel("ax", "g"), Channel("ay", "g"), Channel("az", "g")), 50.0, Normalization((0.0,) * 3, (1.0,) * 3))
 NAMES = ("ax", "ay", "az")
@@ -110,6 +111,16 @@ def test_a_damaged_line_and_a_file_that_is_not_there_are_said(tmp_path):
         list(read_capture(file))
     with pytest.raises(InputError, match="No such file"):
         list(read_capture(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("body", [b"\0" * MAX_BYTES, b'"' * MAX_BYTES, b"\xff" * MAX_BYTES, "é".encode() * 1000])
+def test_whatever_comes_is_read_back_and_what_is_behind_it_too(tmp_path, body):
+    file = tmp_path / "capture.jsonl"
+    written = [Arrival(1, "lines", body), Arrival(2, "lines", b"1,2,3")]
+    with file.open("wb") as capture:
+        for arrival in written:
+            write_arrival(capture, arrival)
+    assert list(read_capture(file)) == written
 
 
 def test_each_channel_has_a_decoder_of_its_own():

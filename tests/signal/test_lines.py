@@ -86,6 +86,27 @@ def test_disorder_and_doubles_of_lines_change_nothing_in_many_cases():
     settings(max_examples=10_000, deadline=None)(given(streams())(check_lines))()
 
 
+@pytest.mark.parametrize("clock", ["time", "time_ms", "time_s"])
+@pytest.mark.parametrize("told", ["1e999999", "1e9999999", "1e99999999999999999999", "-1", "nan", "9" * 400])
+def test_a_time_that_no_clock_shows_is_refused(clock, told):
+    decode = Lines(NAMES, 50.0)
+    decode(f"{clock},ax,ay,az")
+    with pytest.raises(InputError, match="no number of nanoseconds"):
+        decode(f"{told},1,2,3")
+    assert decode("5,1,2,3").readings[0].values == (1, 2, 3)
+
+
+def test_a_number_without_end_is_refused():
+    with pytest.raises(InputError, match="a number is larger than any"):
+        Lines(NAMES, 50.0)('{"time": 1, "ax": ' + "9" * 400 + ', "ay": 0, "az": 0}')
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_header():
+    decode = Lines(NAMES, 50.0)
+    decode("\ufefftime,ax,ay,az".encode())
+    assert decode("7,1,2,3").readings[0].time == 7
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 @settings(max_examples=200, deadline=None)
 def test_whatever_line_comes_is_a_frame_or_an_input_error(body):

@@ -177,6 +177,33 @@ def test_of_two_names_for_one_sensor_the_better_is_taken_and_kept():
     assert other.values == (9, 9, 9)
 
 
+@pytest.mark.parametrize("values", ['{"lowPowerMode": true}', '{"serviceUUIDs": ["a", "b"]}', "[[[]]]", "null"])
+def test_values_of_other_sensors_may_be_anything(values):
+    battery = '{"name": "battery", "time": "soon", "values": ' + values + "}"
+    body = '{"payload": [' + battery + ", " + json.dumps(entry("gyroscope", 1, 2, 3)) + "]}"
+    ((found,),) = readings_of(SensorLogger(), body.encode())
+    assert found.values == (1, 2, 3)
+
+
+@pytest.mark.parametrize("z", [-G, G])
+def test_each_acceleration_of_an_iphone_has_a_unit_of_its_own_and_one_in_g_turns_all(z):
+    flat = [entry("accelerometerUncalibrated", 0, 0, -1), entry("accelerometer", 0, 0, 0), entry("gravity", 0, 0, z)]
+    ((raw, motion, gravity),) = readings_of(SensorLogger(), message(*flat))
+    assert (raw.unit, motion.unit, gravity.unit) == ("g", "m/s²", "m/s²")
+    assert raw.values[2] == 1
+    assert gravity.values[2] == -z
+
+
+def test_a_session_is_known_as_long_as_it_speaks_whatever_others_come():
+    decode = SensorLogger()
+    decode(message(entry("totalAcceleration", 0, 0, 9.8), session="long"))
+    for number in range(100):
+        decode(message(entry("totalAcceleration", 0, 0, 9.8), session=str(number)))
+        ((found,),) = readings_of(decode, message(entry("totalAcceleration", 0, 0, 0.1), session="long"))
+        assert found.unit == "m/s²"
+    assert readings_of(decode, message(entry("totalAcceleration", 0, 0, 0.1), session="0")) == [()]  # long forgotten
+
+
 # -- what a push does to a stream ------------------------------------------------------------------------------------
 
 WATCH = Input(

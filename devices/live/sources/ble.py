@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgeseq.devices.live.sources import LOOK_SECONDS, Put, Say, again_and_again
+from edgeseq.devices.live.sources import Put, Say, again_and_again
 from edgeseq.errors import InputError, MissingDependency
 from edgeseq.signal.arrivals import Arrival
 from edgeseq.signal.senders.espruino import NOTIFY, PERIOD, WRITE
@@ -16,7 +16,7 @@ from edgeseq.signal.senders.espruino import NOTIFY, PERIOD, WRITE
 if TYPE_CHECKING:
     from bleak import BleakClient
 
-FIND_SECONDS, STOP_SECONDS = 10.0, 3.0
+FIND_SECONDS, STOP_SECONDS, POLL_SECONDS = 10.0, 3.0, 0.01
 SILENT_SECONDS = 5.0  # without a sample: another app was started on the watch, which ends ours
 # What the watch is told: write a line at every sample. A control-C first ends what it may be doing, a control-P keeps
 # it from repeating what it is told. A listener that was left by a lost link would write a second time. A watch that
@@ -90,12 +90,12 @@ class Ble:
         say(f"{self.name}: connected")
         heard = time.monotonic()
         while not stop.is_set() and (client.is_connected or not parts.empty()):
-            try:
-                arrived, part = await asyncio.wait_for(parts.get(), LOOK_SECONDS)
-            except asyncio.TimeoutError:
+            if parts.empty():  # and no wait_for(parts.get()), which loses what comes just as the time is over
                 if time.monotonic() - heard > SILENT_SECONDS:
-                    raise InputError(f"it has sent nothing for {SILENT_SECONDS:.0f} s") from None
+                    raise InputError(f"it has sent nothing for {SILENT_SECONDS:.0f} s")
+                await asyncio.sleep(POLL_SECONDS)
                 continue
+            arrived, part = parts.get_nowait()
             heard = time.monotonic()
             if part:
                 put(Arrival(arrived, "espruino", part, self._watch))

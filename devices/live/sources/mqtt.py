@@ -45,6 +45,10 @@ class Mqtt:
                 client.subscribe(self._topic)
             except ValueError as error:
                 raise InputError(f"{self._topic!r} is no topic to listen to: {error}") from None
+
+        def subscribed(client: Client, userdata: Any, number: int, reasons: Any, properties: Any) -> None:
+            if any(reason.is_failure for reason in reasons):
+                raise ConnectionRefusedError(f"the broker lets nobody listen there: {reasons[0]}")
             say(f"{self.name}: listening")
 
         def came(client: Client, userdata: Any, message: MQTTMessage) -> None:
@@ -53,7 +57,7 @@ class Mqtt:
         client = Client(CallbackAPIVersion.VERSION2)
         if self._user:
             client.username_pw_set(self._user, self._password)
-        client.on_connect, client.on_message = connected, came
+        client.on_connect, client.on_subscribe, client.on_message = connected, subscribed, came
         client.connect(self._host, self._port)
         try:
             while not stop.is_set():

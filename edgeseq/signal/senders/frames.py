@@ -39,7 +39,7 @@ class Lines:
         Raises:
             InputError: it is no frame, or a channel is missing.
         """
-        text = (line.decode("utf-8", "replace") if isinstance(line, bytes) else line).strip()
+        text = (line.decode("utf-8", "replace") if isinstance(line, bytes) else line).strip().removeprefix("\ufeff")
         if not text:
             return Message((), self._sender)
         named = self._of_json(text) if text.startswith(("{", "[")) else self._of_cells(text)
@@ -90,13 +90,16 @@ class Lines:
         values = [named[channel] for channel in self._channels]
         if any(isinstance(value, list) for value in values):
             raise InputError(f"this is not {WHAT}: one number a channel is needed")
-        return tuple(math.nan if value is None else float(value) for value in values)
+        try:
+            return tuple(math.nan if value is None else float(value) for value in values)
+        except OverflowError:
+            raise InputError(f"this is not {WHAT}: a number is larger than any") from None
 
     def _time(self, named: dict[str, Any]) -> int:
         for name, unit in CLOCKS.items():
             time = named.get(name)
             if isinstance(time, int | float | Decimal):
-                return check_time(time * unit, WHAT)
+                return check_time(_times(time, unit), WHAT)
         return round(self._count * SECOND / self._rate)
 
 
@@ -113,7 +116,18 @@ def _number(cell: str) -> float | None:
         return None
 
 
+def _times(time: int | float | Decimal, unit: int) -> int | float | Decimal:
+    """A time in nanoseconds; infinite where it has no room for them."""
+    try:
+        return time * unit
+    except ArithmeticError:
+        return math.inf
+
+
 def _exact(cell: str) -> Decimal | float:
     """A time as it is written: a float has no room for nanoseconds since 1970."""
-    found = Decimal(cell)
+    try:
+        found = Decimal(cell)
+    except ArithmeticError:  # of more digits than a decimal has
+        return math.nan
     return found if found.is_finite() else math.nan

@@ -4,9 +4,10 @@ A message is ``{"messageId": 7, "sessionId": "...", "deviceId": "...", "payload"
 ``{"name": "wrist motion", "time": 1698501145034000000, "values": {...}}`` with the time in nanoseconds since 1970. A
 payload is a batch, unsorted across sensors.
 
-Where "Standardise Units & Frames" is off, Apple's devices give accelerations in g and with Apple's signs; where it is
-on, and on Android, they are in m/s² and with Android's. What came in g is turned, therefore. Which it is, is seen in
-the first reading that has gravity in it, and holds for a session.
+On Android, and where "Standardise Units & Frames" is on, accelerations are in m/s² and with Android's signs. Where it
+is off, Apple's devices give Apple's signs, and some accelerations in g, others in m/s²: which ones is seen in the first
+reading that has gravity in it, and holds for a session; and where any of a session is in g, all of it is turned. What
+an iPhone gives in m/s² alone cannot be told from Android's: there the switch must be on.
 
 A phone sends what its watch feels ("wrist motion") among its own readings: these are two streams.
 """
@@ -14,7 +15,7 @@ A phone sends what its watch feels ("wrist motion") among its own readings: thes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -33,8 +34,8 @@ Values = dict[str, float | int | str | None]
 
 class _Entry(msgspec.Struct):
     name: str
-    time: int | str
-    values: Values = {}
+    time: Any = None
+    values: msgspec.Raw = msgspec.Raw(b"{}")  # those of other sensors may be anything
 
 
 class _Message(msgspec.Struct):
@@ -65,16 +66,23 @@ KINDS = {
     "accelerometeruncalibrated": (_Kind(ACCELERATION),),
 }
 """By the app's names, of two that are of the same sensor the better one first."""
+SAID_BY = {"accelerometer": "gravity"}
+"""What has no gravity in it is in the unit of what has."""
+
+
+class _Session:
+    """What is found out of a session of one device."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, str] = {}  # of accelerations, by the name whose gravity told it
+        self.chosen: dict[tuple[str, str], str] = {}  # by stream and sensor the name that tells of it
 
 
 class SensorLogger:
     """The messages of Sensor Logger, of any number of devices."""
 
-    def __init__(self, units: str | None = None) -> None:
-        """``units`` of accelerations, "g" or "m/s²", where they are not to be found out."""
-        self._units = units
-        self._found: dict[str, str] = {}
-        self._chosen: dict[tuple[str, str], str] = {}
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str, str], _Session] = {}
 
     def __call__(self, body: bytes | str) -> tuple[Message, ...]:
         """A message, with those of its readings that a model may read: of the device, and of the watch that it speaks
@@ -85,57 +93,72 @@ class SensorLogger:
         """
         message = parsed(body, _Message, WHAT)
         check_count(len(message.payload), WHAT)
-        wrist = [entry for entry in message.payload if entry.name.lower() == WRIST]
-        own = [entry for entry in message.payload if entry.name.lower() in KINDS and entry.name.lower() != WRIST]
-        streams = ((message.deviceId, own), (f"{message.deviceId}, {WRIST}", wrist))
-        return tuple(self._message(message, entries, sender) for sender, entries in streams if entries)
+        session = self._session(message)
+        known = [(entry.name.lower(), entry) for entry in message.payload if entry.name.lower() in KINDS]
+        wrist = [pair for pair in known if pair[0] == WRIST]
+        own = [pair for pair in known if pair[0] != WRIST]
+        found = []
+        for sender, entries in ((message.deviceId, own), (f"{message.deviceId}, {WRIST}", wrist)):
+            if entries:
+                readings = _readings(session, sender, entries)
+                found.append((sender, readings))
+                _find_units(session, readings)
+        return tuple(
+            Message(_in_units(session, readings), sender, message.sessionId, message.messageId)
+            for sender, readings in found
+        )
 
-    def _message(self, message: _Message, entries: Sequence[_Entry], sender: str) -> Message:
-        session = f"{sender}/{message.sessionId}"
-        found = list(self._readings(entries, session))
-        unit = self._unit(session, found)
-        turning = [reading for reading in found if reading.sensor == GYROSCOPE]
-        moving = [_in(unit, reading) for reading in found if reading.sensor != GYROSCOPE and unit]
-        return Message((*moving, *turning), sender, message.sessionId, message.messageId)
-
-    def _readings(self, entries: Sequence[_Entry], session: str) -> Iterator[Reading]:
-        """The readings of a payload, accelerations in what unit they came; of two that tell of a sensor, one."""
-        names = sorted({entry.name.lower() for entry in entries}, key=list(KINDS).index)
-        for name in names:
-            for kind in KINDS[name]:
-                self._chosen.setdefault((session, kind.sensor), name)
-        _keep_last(self._chosen, KEPT * len(KINDS))
-        for entry in entries:
-            for kind in KINDS[entry.name.lower()]:
-                if self._chosen[session, kind.sensor] == entry.name.lower():
-                    values = tuple(_number(entry.values.get(key)) for key in kind.keys)
-                    yield Reading(kind.sensor, _time(entry.time), values, "rad/s" if kind.sensor == GYROSCOPE else "")
-
-    def _unit(self, session: str, readings: Iterable[Reading]) -> str:
-        """Of the accelerations of a session: found out once, where there is gravity in them; "" before that."""
-        if self._units or session in self._found:
-            return self._units or self._found[session]
-        for sensor in (GRAVITY, ACCELERATION):
-            lengths = [math.hypot(*reading.values) for reading in readings if reading.sensor == sensor]
-            lengths = [length for length in lengths if math.isfinite(length)]
-            usual = median(lengths) if lengths else 0.0
-            units = [unit for unit, (shortest, longest) in RANGES.items() if shortest < usual < longest]
-            if units:
-                self._found[session] = units[0]
-                _keep_last(self._found, KEPT)
-                return units[0]
-        return ""  # and no frame can be made yet
+    def _session(self, message: _Message) -> _Session:
+        """What is known of a message's session; of the sessions, the last ones are."""
+        key = (message.deviceId, message.sessionId)
+        self._sessions[key] = self._sessions.pop(key) if key in self._sessions else _Session()
+        if len(self._sessions) > KEPT:
+            del self._sessions[next(iter(self._sessions))]
+        return self._sessions[key]
 
 
-def _keep_last(remembered: dict[Any, str], number: int) -> None:
-    for oldest in list(remembered)[:-number]:
-        del remembered[oldest]
+Named = tuple[str, Reading]
 
 
-def _in(unit: str, reading: Reading) -> Reading:
-    """An acceleration in its unit, with Android's signs."""
-    sign = -1.0 if unit == "g" else 1.0
-    return reading._replace(unit=unit, values=tuple(sign * value for value in reading.values))
+def _readings(session: _Session, stream: str, entries: Sequence[tuple[str, _Entry]]) -> list[Named]:
+    """The readings of entries with their names, accelerations in what unit they came; of two that tell of one, one."""
+    for name in sorted({name for name, _ in entries}, key=list(KINDS).index):
+        for kind in KINDS[name]:
+            session.chosen.setdefault((stream, kind.sensor), name)
+    found = []
+    for name, entry in entries:
+        kinds = [kind for kind in KINDS[name] if session.chosen[stream, kind.sensor] == name]
+        given = parsed(entry.values, Values, WHAT) if kinds else {}
+        for kind in kinds:
+            values = tuple(_number(given.get(key)) for key in kind.keys)
+            unit = "rad/s" if kind.sensor == GYROSCOPE else ""
+            found.append((name, Reading(kind.sensor, _time(entry.time), values, unit)))
+    return found
+
+
+def _find_units(session: _Session, readings: Sequence[Named]) -> None:
+    """Find out, once, in which units the accelerations of each name are that have gravity in them."""
+    for name in {name for name, reading in readings if reading.sensor in (GRAVITY, ACCELERATION)}:
+        lengths = [math.hypot(*r.values) for own, r in readings if own == name and r.sensor in (GRAVITY, ACCELERATION)]
+        lengths = [length for length in lengths if math.isfinite(length)]
+        usual = median(lengths) if lengths else 0.0
+        units = [unit for unit, (shortest, longest) in RANGES.items() if shortest < usual < longest]
+        if units:
+            session.units.setdefault(name, units[0])
+
+
+def _in_units(session: _Session, readings: Sequence[Named]) -> tuple[Reading, ...]:
+    """The readings whose units are known: accelerations with Android's signs."""
+    sign = -1.0 if "g" in session.units.values() else 1.0
+    found = []
+    for name, reading in readings:
+        unit = session.units.get(SAID_BY.get(name, name), "")
+        if reading.sensor == GYROSCOPE:
+            found.append(reading)
+        elif unit:
+            turned = tuple(sign * value for value in reading.values) if sign < 0 else reading.values
+            found.append(reading._replace(unit=unit, values=turned))
+    return tuple(found)
 
 
 def _number(value: Any) -> float:
@@ -146,9 +169,9 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _time(time: int | str) -> int:
+def _time(time: Any) -> int:
     try:
-        found = int(time)
+        found = int(time) if isinstance(time, int | str) else int("")
     except ValueError:
         raise InputError(f"this is not {WHAT}: its time {str(time)[:40]!r} is no number of nanoseconds") from None
     return check_time(found, WHAT)

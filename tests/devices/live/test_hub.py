@@ -175,6 +175,31 @@ def test_a_message_without_readings_is_no_stream_and_a_name_without_end_is_refus
     assert hub.look({})["streams"] == {}
 
 
+def test_a_message_that_is_too_long_is_refused_and_not_kept(hub, arrivals, tmp_path):
+    hub.record(tmp_path / "capture.jsonl")
+    with pytest.raises(InputError, match="1,048,577 bytes came: 1,048,576 are read at most"):
+        hub.put(Arrival(0, "sensor-logger", b" " * (MAX_BYTES + 1))).result()
+    hub.put(arrivals[0]).result()
+    hub.record(None)
+    assert len(list(read_capture(tmp_path / "capture.jsonl"))) == 1
+
+
+def test_a_stream_that_is_refused_takes_no_other_with_it(hub):
+    wrist = {"accelerationX": 0, "gravityX": 0, "rotationRateX": 0}
+
+    def push(device, number, own):
+        sent = [{"name": "gyroscope", "time": 10**18, "values": {"x": 0, "y": 0, "z": 0}}] if own else []
+        sent += [{"name": "wrist motion", "time": 10**18 + number * SECOND // 50, "values": wrist}]
+        body = {"messageId": number, "sessionId": "s", "deviceId": device, "payload": sent}
+        return hub.put(Arrival(number, "sensor-logger", json.dumps(body).encode()))
+
+    for device in range(WEARERS):
+        push(str(device), 0, own=False).result()
+    with pytest.raises(InputError, match="0 is one more stream than the 16"):
+        push("0", 1, own=True).result()
+    assert hub.look({})["streams"]["0, wrist motion"]["counts"]["readings"] > 1
+
+
 def test_too_much_that_waits_is_said_and_lost(models, arrivals):
     held, go = threading.Event(), threading.Event()
 
@@ -219,6 +244,7 @@ def test_what_is_recorded_is_read_back_to_the_same_answers(models, hub, arrivals
 
 def tables(recording, frames):
     """A comma-separated table with a header, of which some lines are none."""
+    yield Arrival(0, "lines", b"", "table")
     yield Arrival(0, "lines", b"time,wx,wy,wz,ax,ay,az", "table")
     for number, (ax, ay, az, wx, wy, wz) in enumerate(recording.x[:frames].astype(float).tolist()):
         time = number * SECOND // 50

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,29 @@ def test_a_broker_that_refuses_is_asked_again_and_that_is_said(run, models, begi
     broker = begin("allow_anonymous false")
     source = run(opened(f"mqtt://127.0.0.1:{broker.port}/home", models["har_watch"]))
     source.wait(lambda: any("the broker refuses: Not authorized; trying again" in said for said in source.said))
+
+
+def test_a_subscription_that_is_refused_is_said_and_asked_for_again(run, models):
+    """mosquitto lets everybody subscribe and then sends nothing; other brokers refuse as this one does."""
+
+    def answer(asked: bytes) -> bytes:
+        connect, subscribe, ping = 1, 8, 12
+        answers = {connect: b"\x20\x02\x00\x00", subscribe: b"\x90\x03" + asked[2:4] + b"\x80", ping: b"\xd0\x00"}
+        return answers.get(asked[0] >> 4, b"")
+
+    def serve() -> None:
+        with suppress(OSError):  # it is closed
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    while asked := connection.recv(4096):
+                        connection.sendall(answer(asked))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        source = run(opened(f"mqtt://127.0.0.1:{listener.getsockname()[1]}/home", models["har_watch"]))
+        source.wait(lambda: sum("the broker lets nobody listen there" in said for said in source.said) == 2)
+        assert listening(source) == 0
 
 
 def test_a_topic_that_is_none_ends_the_source_with_its_name(run, models, begin):
