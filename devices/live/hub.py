@@ -129,11 +129,15 @@ class Hub:
         with self._lock:
             looks = {name: view.look(since.get(name, 0)) for name, view in self._views.items()}
             recording, refused, why = self._capture.name, self.refused, self.why
-        times = {name: (quantiles(steps), quantiles(totals)) for name, (_, (steps, totals)) in looks.items()}
         return {
             "streams": {
-                name: {**seen, "step_us": times[name][0], "total_us": times[name][1]}
-                for name, (seen, _) in looks.items()
+                name: {
+                    **seen,
+                    "frames": [each.row() for each in frames],
+                    "step_us": quantiles(steps),
+                    "total_us": quantiles(totals),
+                }
+                for name, (seen, frames, (steps, totals)) in looks.items()
             },
             "models": list(self._models),
             "channels": [{"name": channel.name, "unit": channel.unit} for channel in self._source.channels],
@@ -322,8 +326,7 @@ class Hub:
 
     def _hear_quietly(self, name: str, message: Message) -> None:
         with suppress(EdgeseqError):
-            for _ in self._views[name].wearer.hear(message) if name in self._views else ():
-                pass
+            list(self._views[name].wearer.hear(message) if name in self._views else ())
 
     def _refuse(self, error: EdgeseqError) -> None:
         with self._lock:

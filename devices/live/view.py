@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from edgeseq.decisions import softmax
 from edgeseq.devices.live.wearer import Answered, Event, Wearer
 from edgeseq.manifest import how_it_follows
 from edgeseq.signal.framer import Gap
@@ -22,13 +23,28 @@ STEP = SECOND  # what a clock that was set, by however much, moves the time that
 LONGEST_STEP = 3600 * SECOND
 
 
+class Seen(NamedTuple):
+    """A frame that was answered, and the number of its answer's label, -1 for none."""
+
+    number: int
+    time: float
+    answered: Answered
+    label: int
+
+    def row(self) -> list[float]:
+        """Its time in seconds, channels, probabilities of the labels, whether it is bridged, and the label's number."""
+        frame = self.answered.frame
+        values, bridged = (frame.values.tolist(), float(frame.bridged)) if frame else ([], 0.0)
+        return [self.time, *values, *softmax(self.answered.logits).tolist(), bridged, self.label]
+
+
 class View:
     """What can be seen of one stream."""
 
     def __init__(self, wearer: Wearer, rate: float) -> None:
         self.wearer = wearer
         self.heard = 0  # when something last came, in ns of our clock
-        self._frames: deque[tuple[int, list[float]]] = deque(maxlen=round(KEPT * rate))
+        self._frames: deque[Seen] = deque(maxlen=round(KEPT * rate))
         self._changes: deque[dict[str, Any]] = deque(maxlen=CHANGES)
         self._gaps: deque[dict[str, Any]] = deque(maxlen=GAPS)
         self._steps: deque[int] = deque(maxlen=TIMED)
@@ -37,6 +53,7 @@ class View:
         self._clock: int | None = None
         self._shown = 0  # nanoseconds since the first event
         self._last: dict[str, Any] = {}
+        self._model: dict[str, Any] = {}
         self.settle()
 
     def add(self, event: Event, total_ns: int) -> None:
@@ -58,22 +75,25 @@ class View:
         self._steps.append(event.step_ns)
         labels = self.wearer.session.labels
         chosen = labels.index(answer.label) if answer.label in labels else -1  # unknown
-        row = [at, *event.frame.values.tolist(), *event.probabilities.tolist(), float(event.frame.bridged), chosen]
-        self._frames.append((next(self._number), row))
+        self._frames.append(Seen(next(self._number), at, event, chosen))
 
     def settle(self) -> None:
         """Take how things stand behind a message: who looks has no business with what is at work."""
         wearer, framer = self.wearer, self.wearer.framer
-        manifest = wearer.session.manifest
+        if self._model.get("model") != wearer.model:
+            manifest = wearer.session.manifest
+            self._model = {
+                "model": wearer.model,
+                "engine": wearer.session.engine,
+                "labels": wearer.session.labels,
+                "rule": manifest.decision.shown(),
+                "follows": how_it_follows(manifest.metrics),
+            }
         self._standing = {
-            "model": wearer.model,
-            "engine": wearer.session.engine,
-            "labels": wearer.session.labels,
+            **self._model,
             "rates": {name: round(rate, 1) for name, rate in framer.rates.items()},
             "counts": {**msgspec.to_builtins(framer.counts), "messages_doubled": wearer.inbox.doubled},
             "delay": framer.delay,
-            "rule": manifest.decision.shown(),
-            "follows": how_it_follows(manifest.metrics),
             "missing": framer.missing,
         }
 
@@ -82,21 +102,16 @@ class View:
         """What the stream lacks to be answered, in words."""
         return str(self._standing["missing"])
 
-    def look(self, since: int) -> tuple[dict[str, Any], tuple[list[int], list[int]]]:
-        """What is new since a number that an earlier look gave, and how things stand; the times taken, in ns.
-
-        A frame is its time in seconds, its channels, the probabilities of the labels, whether it is bridged, and the
-        number of the answer's label, -1 for none.
-        """
+    def look(self, since: int) -> tuple[dict[str, Any], list[Seen], tuple[list[int], list[int]]]:
+        """How things stand, the frames since a number that an earlier look gave, and the times taken, in ns."""
         seen = {
             **self._standing,
-            "number": self._frames[-1][0] if self._frames else 0,
-            "frames": [row for number, row in self._frames if number > since],
+            "number": self._frames[-1].number if self._frames else 0,
             "answer": self._last,
             "changes": list(self._changes),
             "gaps": list(self._gaps),
         }
-        return seen, (list(self._steps), list(self._totals))
+        return seen, [each for each in self._frames if each.number > since], (list(self._steps), list(self._totals))
 
     def _elapsed(self, time: int) -> float:
         """Seconds of the stream, which only rise, whatever the sender's clock does."""

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseq.decisions import softmax
 from edgeseq.devices.decide import Answer
 from edgeseq.devices.session import Session
 from edgeseq.errors import InputError, unknown
@@ -29,13 +28,13 @@ WARM = 20.0  # seconds of frames that a model hears at once when it takes over
 class Answered(NamedTuple):
     """The answer after the frame of ``time`` ns of the sender's clock, and what it was made of.
 
-    ``probabilities`` (K,) are of the frame alone, before the decision rule. ``step_ns``: step and decision. ``frame``
+    ``logits`` (K,) are of the frame alone, before the decision rule. ``step_ns``: step and decision. ``frame``
     is None behind the last one, where a model that looks ahead says what is left.
     """
 
     time: int
     frame: Frame | None
-    probabilities: NDArray[np.float64]
+    logits: NDArray[np.float32]
     answer: Answer
     step_ns: int
 
@@ -124,14 +123,15 @@ class Wearer:
         begin = clock()
         logits = session.step(made.values)
         answer = session.decide(logits)
-        yield Answered(made.time, made, softmax(logits), answer, clock() - begin)
+        spent = clock() - begin
+        yield Answered(made.time, made, logits.copy(), answer, spent)
 
     def _rest(self) -> Iterator[Event]:
         """What a model that looks ahead has still to say of the last frames; then it starts anew."""
         session = self.session
         if self._heard:
             for logits in session.flush():
-                yield Answered(self._heard[-1].time, None, softmax(logits), session.decide(logits), 0)
+                yield Answered(self._heard[-1].time, None, logits, session.decide(logits), 0)
         self._heard.clear()
         session.reset()
 

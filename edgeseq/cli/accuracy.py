@@ -13,6 +13,7 @@ import numpy as np
 from edgeseq.cli.output import Document, Show, percent
 from edgeseq.data import Dataset
 from edgeseq.devices.engines import ENGINES
+from edgeseq.devices.engines.base import Floats
 from edgeseq.devices.session import Session
 from edgeseq.errors import EdgeseqError, MissingDependency, Unsupported
 from edgeseq.folder import MODEL_FILES, Folder
@@ -89,22 +90,28 @@ def tested_on(folder: Folder) -> Dataset | None:
 
 
 def evaluate(session: Session, data: Dataset) -> Scores:
-    """Scores of the largest logit as the training counts: of each frame after a recording's first seconds, or segment.
-
-    A session that looks ahead is flushed at the end of a recording, so that all of its frames have an answer.
-    """
-    first, late = round(data.unscored * data.rate), session.manifest.input.look_ahead
+    """Scores of the largest logit, counted as in training: of frames after the first seconds, or of segments."""
+    first = round(data.unscored * data.rate)
     pairs = []
     for recording in data.recordings:
-        session.reset()
-        answers = session.run(recording.x).argmax(-1)
-        if late:  # the answer of step t belongs to frame t - look-ahead
-            answers = np.concatenate([answers, session.flush().argmax(-1)])[late:]
+        answers = logits_of(session, recording.x).argmax(-1)
         if data.task == "segment":
             pairs.append((recording.y[-1:], answers[-1:].astype(np.int64)))
         else:
             pairs.append((recording.y[: len(answers)][first:], answers[first:].astype(np.int64)))
     return score(pairs, len(data.labels))
+
+
+def logits_of(session: Session, x: Floats) -> Floats:
+    """What a session says of each of the frames of a whole recording (T, C): (T, K).
+
+    One that looks ahead is flushed at the end, so that all frames have an answer.
+    """
+    session.reset()
+    said, late = session.run(x), session.manifest.input.look_ahead
+    if not late:
+        return said
+    return np.concatenate([said, session.flush()])[late:]  # the answer of step t belongs to frame t - look-ahead
 
 
 def accuracy_cell(row: Document) -> str:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgeseq.cli.accuracy import tested_on
+from edgeseq.cli.accuracy import logits_of, tested_on
 from edgeseq.data import Dataset
 from edgeseq.decisions import answers
 from edgeseq.devices.report.document import Following
@@ -37,7 +34,7 @@ def following(folder: Folder, engine: str) -> tuple[Following, ...]:
     session, late = Session(folder, engine), manifest.input.look_ahead
     tallies = [Tally()] * len(rules)
     for recording, truth in zip(heard.recordings, truths(heard), strict=True):
-        said = answers(_logits(session, recording.x, late), rules, data.rate, late)
+        said = answers(logits_of(session, recording.x), rules, data.rate, late)
         tallies = [before + truth.tally(each) for before, each in zip(tallies, said, strict=True)]
     return _found(data, heard, rules, [scores(tally) for tally in tallies])
 
@@ -58,13 +55,6 @@ def forest_following(forest: Forest, data: Dataset, smoothing: float) -> tuple[F
 def _rules(rule: Decision) -> list[Decision]:
     """The rule, behind that of each frame alone, where they differ."""
     return list(dict.fromkeys((Decision(), rule)))
-
-
-def _logits(session: Session, frames: NDArray[np.float32], late: int) -> NDArray[np.float32]:
-    """What a session says of each of the frames (T, C) of a stream: (T, K)."""
-    session.reset()
-    said = session.run(frames)
-    return np.concatenate([said, session.flush()])[late:] if late else said
 
 
 def _found(

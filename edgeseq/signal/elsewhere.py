@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from edgeseq.signal.readings import SECOND, Reading
+from edgeseq.signal.track import CROWD
 
 BEHIND, AHEAD = 2.0, 60.0  # seconds from a sensor's newest reading, beyond ``reorder``, that are elsewhere
 LASTS = 1.0  # seconds of readings elsewhere alone, after which the clock is there
 LONGEST = 10.0  # and of those of some sensors, where the others say nothing
-CROWD = 20_000  # readings elsewhere that are kept
 Held = tuple[Reading, tuple[float, ...]]
 
 

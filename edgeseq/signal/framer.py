@@ -11,6 +11,7 @@ beyond that: readings that come so much out of order are put in their place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
@@ -21,13 +22,12 @@ from edgeseq.errors import InputError
 from edgeseq.manifest import Input
 from edgeseq.signal.elsewhere import Elsewhere
 from edgeseq.signal.layout import Layout, check_frame
-from edgeseq.signal.readings import FRAME, SECOND, Reading, is_possible, quantity
-from edgeseq.signal.track import Around, Track
+from edgeseq.signal.readings import FRAME, SECOND, Reading, are_possible, limit, quantity
+from edgeseq.signal.track import CROWD, Around, Track
 
 LOOKED = 1.0  # seconds of a stream after which a sensor that has said nothing is missing
 QUIET = 10.0  # seconds by which a sensor is behind the others, after which it has fallen silent
 KEPT = 30.0  # seconds of readings that wait for a sensor that says nothing
-CROWD = 20_000  # readings of a sensor that may wait: more than any gives in that time
 LONG = 1.75  # times the usual between two readings, beyond which a frame between them is marked
 
 
@@ -75,6 +75,7 @@ class Framer:
             raise InputError("streams are framed for models of one sample a step, this one takes several")
         self.counts = Counts()
         self._layout, self._rate = Layout(source.channels, source.signs), source.rate
+        self._limits = [limit(channel.unit) for channel in source.channels]
         self._period = int(SECOND / source.rate)
         self._gap, self._reorder = round(max_gap * SECOND), round(reorder * SECOND)
         self._begin()
@@ -153,16 +154,14 @@ class Framer:
         """
         if reading.sensor == FRAME:
             check_frame(reading.values, self._layout.channels)
-            limited = zip(reading.values, self._layout.channels, strict=True)
-            parts = [Reading(FRAME, 0, (value,), channel.unit) for value, channel in limited]
-            return self._layout.read(reading) if all(map(is_possible, parts)) else None
+            return self._layout.read(reading) if are_possible(reading.values, self._limits) else None
         if len(reading.values) != 3 or quantity(reading.unit) is None:
             raise InputError(
                 f"{reading.sensor} gave {len(reading.values)} values in {reading.unit!r}: three are needed, in g, "
                 "m/s², rad/s or deg/s"
             )
         row = self._layout.read(reading)
-        return row if is_possible(reading) else None
+        return row if are_possible(reading.values, repeat(limit(reading.unit))) else None
 
     def _take(self, reading: Reading, row: tuple[float, ...], late: bool) -> None:
         track, place = self._tracks.get(reading.sensor), 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from edgeseq.errors import InputError
@@ -57,8 +58,12 @@ def factor(unit: str, wanted: str) -> float:
     return _SI[unit][1] / _SI[wanted][1]
 
 
-def is_possible(reading: Reading) -> bool:
-    """Whether all values are finite and no larger than a sensor can say."""
-    measures = quantity(reading.unit)
-    limit = LIMITS[measures] / _SI[reading.unit][1] if measures else LARGEST
-    return all(math.isfinite(value) and abs(value) <= limit for value in reading.values)
+def limit(unit: str) -> float:
+    """The largest value in a unit that can be true."""
+    measures = quantity(unit)
+    return LIMITS[measures] / _SI[unit][1] if measures else LARGEST
+
+
+def are_possible(values: Iterable[float], limits: Iterable[float]) -> bool:
+    """Whether all values are numbers and within their limits."""
+    return all(abs(value) <= most for value, most in zip(values, limits, strict=False))  # which nothing is of NaN

@@ -15,6 +15,7 @@ from collections import deque
 from statistics import median
 from typing import NamedTuple
 
+CROWD = 20_000  # readings of a sensor that may wait: more than any gives in half a minute
 RECENT = 32  # times between readings that the usual one is the median of
 
 

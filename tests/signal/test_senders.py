@@ -13,6 +13,7 @@ from edgeseq.errors import InputError
 from edgeseq.signal.readings import ACCELERATION, GYROSCOPE, Reading
 from edgeseq.signal.senders.espruino import Espruino
 from edgeseq.signal.senders.phyphox import Phyphox
+from edgeseq.signal.senders.sensor_logger import SensorLogger
 from edgeseq.signal.senders.sensor_server import SensorServer
 
 NOW = 1_698_501_145_034_000_000
@@ -27,7 +28,7 @@ NOW = 1_698_501_145_034_000_000
 @settings(max_examples=200, deadline=None)
 def test_whatever_comes_is_a_message_or_an_input_error(body):
     watch = Espruino()
-    for decode in (SensorServer("android.sensor.gyroscope"), Phyphox(), lambda part: watch(part, NOW)):
+    for decode in (SensorLogger(), SensorServer("android.sensor.gyroscope"), Phyphox(), lambda part: watch(part, NOW)):
         with contextlib.suppress(InputError):
             decode(body)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import random
@@ -143,18 +142,6 @@ def test_what_is_no_message_is_refused_in_a_line(body, said):
 def test_a_message_of_too_many_readings_is_refused():
     body = b'{"payload": [' + b",".join([b'{"name": "a", "time": 1}'] * (MAX_READINGS + 1)) + b"]}"
     with pytest.raises(InputError, match="20,001 readings"):
-        SensorLogger()(body)
-
-
-@given(
-    st.binary(max_size=300)
-    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(
-        lambda found: json.dumps({"payload": found}).encode()
-    )
-)
-@settings(max_examples=200, deadline=None)
-def test_whatever_comes_is_a_message_or_an_input_error(body):
-    with contextlib.suppress(InputError):
         SensorLogger()(body)
 
 

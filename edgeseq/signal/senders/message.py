@@ -15,6 +15,10 @@ MAX_READINGS = 20_000  # of one message: a minute of six sensors at 50 Hz
 _T = TypeVar("_T")
 
 
+class TooLong(InputError):
+    """A message with more than is read of one."""
+
+
 class Message(NamedTuple):
     """Readings of one ``sender``. ``number``: rises from message to message within a ``session``, where it is known."""
 
@@ -31,7 +35,7 @@ def parsed(body: bytes | str, kind: type[_T], what: str) -> _T:
         InputError: it is too long, no JSON, or something else; ``what`` it was to be is named.
     """
     if len(body) > MAX_BYTES:
-        raise InputError(f"{what} has {len(body):,} bytes: {MAX_BYTES:,} are read at most; send smaller batches")
+        raise TooLong(f"{what} has {len(body):,} bytes: {MAX_BYTES:,} are read at most; send smaller batches")
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -56,4 +60,4 @@ def check_count(readings: int, what: str) -> None:
         InputError: naming the limit.
     """
     if readings > MAX_READINGS:
-        raise InputError(f"{what} has {readings:,} readings: {MAX_READINGS:,} are read at most; send smaller batches")
+        raise TooLong(f"{what} has {readings:,} readings: {MAX_READINGS:,} are read at most; send smaller batches")

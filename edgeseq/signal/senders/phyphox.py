@@ -19,9 +19,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from edgeseq.errors import InputError
 from edgeseq.signal.readings import ACCELERATION, GYROSCOPE, SECOND, Reading
-from edgeseq.signal.senders.message import MAX_BYTES, MAX_READINGS, Message, check_time, parsed
+from edgeseq.signal.senders.message import Message, TooLong, check_count, check_time, parsed
 
 WHAT = "an answer of phyphox"
 EMPTY = 10  # answers without anything new, of a phone that measures, after which it may have been cleared
@@ -30,10 +29,6 @@ BUFFERS = {
     ACCELERATION: ("acc_time", ("accX", "accY", "accZ"), "m/s²"),
     GYROSCOPE: ("gyr_time", ("gyrX", "gyrY", "gyrZ"), "rad/s"),
 }
-
-
-class TooLong(InputError):
-    """An answer with more than is read of one."""
 
 
 class _Buffer(msgspec.Struct, frozen=True):
@@ -187,12 +182,8 @@ class Questions:
 
 
 def _parsed(body: bytes | str) -> Answer:
-    if len(body) > MAX_BYTES:
-        raise TooLong(f"{WHAT} has {len(body):,} bytes: {MAX_BYTES:,} are read at most")
     answer = parsed(body, Answer, WHAT)
-    longest = max((len(each.buffer) for each in answer.buffer.values()), default=0)
-    if longest > MAX_READINGS:
-        raise TooLong(f"{WHAT} has {longest:,} readings: {MAX_READINGS:,} are read at most")
+    check_count(max((len(each.buffer) for each in answer.buffer.values()), default=0), WHAT)
     return answer
 
 
